@@ -1,1 +1,6 @@
 """Animatable 3D Gaussian head avatars from monocular video."""
+
+from gafcore.ops import bind_triangles
+
+__version__ = "0.1.0"
+__all__ = ["bind_triangles"]

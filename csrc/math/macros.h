@@ -1,0 +1,9 @@
+// Host and device from one source: GAF_HD marks every function of csrc/math.
+#pragma once
+
+#if defined(__CUDACC__)
+#define GAF_HD __host__ __device__ __forceinline__
+#else
+// Always inlined: these functions are compiled for several instruction sets, and a shared out-of-line copy could be the wrong one.
+#define GAF_HD __attribute__((always_inline)) inline
+#endif

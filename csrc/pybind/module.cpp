@@ -1,0 +1,16 @@
+#include "module.h"
+
+#include "cpu/isa.h"
+
+PYBIND11_MODULE(_native, m) {
+  m.doc() = "gafcore's kernels: pointers and sizes in, nothing decided. Use gafcore.ops.";
+  m.def("isa_name", &gaf::cpu::isa_name, "Instruction set chosen for the vectorised kernels.");
+  m.attr("compiler") = __VERSION__;
+#if defined(GAF_WITH_CUDA)
+  m.attr("has_cuda") = true;
+#else
+  m.attr("has_cuda") = false;
+#endif
+  const gaf::Modules modules{m.def_submodule("cpu_float32"), m.def_submodule("cpu_float64")};
+  gaf::define_bind_triangles(modules);
+}

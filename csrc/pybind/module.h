@@ -1,0 +1,13 @@
+// The submodules of gafcore.native._native, and what each op adds to them.
+#pragma once
+#include <pybind11/pybind11.h>
+
+namespace gaf {
+
+struct Modules {
+  pybind11::module_ cpu_float32, cpu_float64;
+};
+
+void define_bind_triangles(const Modules&);
+
+}  // namespace gaf
