@@ -1,0 +1,1 @@
+"""Captures: pictures with cameras and rig parameters, read from disk, made up, or taken from a clip."""
