@@ -37,16 +37,25 @@ def _text(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, anchor:
     draw.text(at, text, fill=(30, 30, 30), anchor=anchor, font=ImageFont.load_default(size=13))
 
 
+def _to_height(picture: Image.Image, height: int) -> Image.Image:
+    return picture.resize((max(1, round(picture.width * height / picture.height)), height), Image.Resampling.LANCZOS)
+
+
 def sheet(
     rows: Sequence[Sequence[Float[Tensor, "H W 3"]]],
     row_labels: Sequence[str] = (),
     column_labels: Sequence[str] = (),
     cell_px: int | None = None,
 ) -> Float[Tensor, "H W 3"]:
-    """Images in a grid on white, with labels above the columns and left of the rows. Cells are as large as the largest image, or `cell_px` high."""
+    """Images in a grid on white, with labels above the columns and left of the rows.
+
+    Cells are as large as the largest image; `cell_px` scales all images to that height.
+    """
     pictures = [[Image.fromarray(to_uint8(x)) for x in row] for row in rows]
     if cell_px is not None:
-        pictures = [[p.resize((max(1, round(p.width * cell_px / p.height)), cell_px), Image.Resampling.LANCZOS) for p in row] for row in pictures]
+        pictures = [
+            [p.resize((max(1, round(p.width * cell_px / p.height)), cell_px), Image.Resampling.LANCZOS) for p in row] for row in pictures
+        ]
     width = max((p.width for row in pictures for p in row), default=1)
     height = max((p.height for row in pictures for p in row), default=1)
     left = (8 + max(round(ImageFont.load_default(size=13).getlength(t)) for t in row_labels)) if row_labels else 0

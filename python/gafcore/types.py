@@ -70,7 +70,7 @@ class RigParams:
 
     def map(self, fn: Callable[[str, Tensor], Tensor]) -> RigParams:
         """A copy with `fn(name, tensor)` in place of every tensor that is present."""
-        return RigParams(**{k: None if v is None else fn(k, v) for k, v in self.items()})
+        return replace(self, **{k: fn(k, v) for k, v in self.items() if v is not None})
 
     def items(self) -> Iterator[tuple[str, Tensor | None]]:
         return ((f.name, getattr(self, f.name)) for f in fields(self))

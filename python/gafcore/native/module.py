@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 try:
-    from gafcore.native import _native
+    from gafcore.native import _native  # type: ignore[attr-defined]
 except ImportError as error:
     raise ImportError(
         f"gafcore's compiled kernels cannot be loaded ({error}). Install the package with `pip install .`; "
@@ -33,3 +33,8 @@ def isa_name() -> str:
 def compiler() -> str:
     """The version of the C++ compiler that built the module."""
     return _native.compiler
+
+
+def has_cuda() -> bool:
+    """Whether CUDA kernels were compiled into the module."""
+    return _native.has_cuda

@@ -10,7 +10,8 @@ from gafcore.native import check, launch
 from gafcore.ops.registry import define
 
 _forward_op = define(
-    "bind_triangles(Tensor vertices, Tensor faces, Tensor binding, Tensor means, Tensor quats, Tensor log_scales) -> (Tensor, Tensor, Tensor)"
+    "bind_triangles(Tensor vertices, Tensor faces, Tensor binding, Tensor means, Tensor quats, Tensor log_scales) "
+    "-> (Tensor, Tensor, Tensor)"
 )
 _backward_op = define(
     "bind_triangles_backward(Tensor vertices, Tensor faces, Tensor binding, Tensor means, Tensor quats, Tensor log_scales, "

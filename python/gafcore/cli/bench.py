@@ -1,0 +1,88 @@
+"""`gafcore bench [SUITE]`: runs the benchmark suites, prints a table, writes JSON with the machine and versions beside the figures."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from gafcore.cli.doctor import machine
+from gafcore.errors import GafError, InputError, MissingError
+from gafcore.files import read_json, write_json
+
+
+def available(folder: Path) -> dict[str, Path]:
+    """Suite names and files: `benchmarks/bench_<suite>.py`."""
+    return {p.stem.removeprefix("bench_"): p for p in sorted(folder.glob("bench_*.py"))}
+
+
+def rows(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row a benchmark, milliseconds, from pytest-benchmark's JSON."""
+    result = []
+    for b in report["benchmarks"]:
+        stats = b["stats"]
+        row = {"name": re.sub(r"^(test|bench)_", "", b["name"]), "group": b["group"] or "", "rounds": stats["rounds"]}
+        row |= {"median_ms": 1e3 * stats["median"], "iqr_ms": 1e3 * stats["iqr"], "min_ms": 1e3 * stats["min"]}
+        result.append(row | {"extra": b["extra_info"]})
+    return result
+
+
+def print_table(title: str, figures: list[dict[str, Any]]) -> None:
+    table = Table(title=title)
+    for column in ("benchmark", "median ms", "IQR ms", "min ms", "rounds", "more"):
+        table.add_column(column, justify="left" if column in ("benchmark", "more") else "right")
+    for r in figures:
+        more = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in r["extra"].items())
+        table.add_row(r["name"], f"{r['median_ms']:.2f}", f"{r['iqr_ms']:.2f}", f"{r['min_ms']:.2f}", str(r["rounds"]), more)
+    Console(width=160 if not sys.stdout.isatty() else None).print(table)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Run benchmark suites from a source checkout and write the figures as JSON."""
+
+    suite: Annotated[str, tyro.conf.Positional] = "all"
+    """Which suite: the part after bench_ in benchmarks/bench_*.py, or all."""
+    benchmarks: Path = Path("benchmarks")
+    """The folder with the suites, in a checkout of the sources."""
+    out: Path = Path("out/bench")
+    """Folder for the JSON files, one a suite."""
+    select: str = ""
+    """Only benchmarks whose name matches (pytest's -k)."""
+
+    def run(self) -> None:
+        suites = available(self.benchmarks)
+        if not suites:
+            raise MissingError(f"no bench_*.py in {self.benchmarks}; run `gafcore bench` from a source checkout or give --benchmarks DIR")
+        if self.suite != "all" and self.suite not in suites:
+            raise InputError(f"no suite {self.suite!r}; there are: all, {', '.join(suites)}")
+        for name in suites if self.suite == "all" else [self.suite]:
+            figures = self.measure(suites[name])
+            print_table(name, figures)
+            stamp = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+            path = self.out / f"{name}.json"
+            write_json(path, {"suite": name, "date": stamp, "machine": machine(), "results": figures})
+            print(f"wrote {path}")
+
+    def measure(self, path: Path) -> list[dict[str, Any]]:
+        with tempfile.TemporaryDirectory() as folder:
+            report = Path(folder) / "report.json"
+            command = [sys.executable, "-m", "pytest", str(path), "-q", "--benchmark-only", "-p", "no:cacheprovider"]
+            command += [f"--benchmark-json={report}", *(["-k", self.select] if self.select else [])]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode != 0 or not report.exists():
+                raise GafError(f"{path} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+            try:
+                return rows(read_json(report))
+            except (KeyError, json.JSONDecodeError) as error:
+                raise GafError(f"{path}: pytest-benchmark's report could not be read ({error!r})") from error

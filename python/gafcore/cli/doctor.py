@@ -1,0 +1,81 @@
+"""`gafcore doctor`: what is installed, what was compiled, what is missing and how to get it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+from dataclasses import dataclass
+
+import torch
+
+import gafcore
+from gafcore.native import compiler, has_cuda, isa_name
+
+CORE = ("torch", "numpy", "safetensors", "pillow", "av", "plyfile", "scipy", "tyro", "rich", "jaxtyping")
+# extra: (what it is for, {distribution: import name})
+EXTRAS = {
+    "track": ("gafcore track: landmarks and masks", {"mediapipe": "mediapipe"}),
+    "metrics": ("an independent LPIPS to compare with", {"lpips": "lpips"}),
+    "tensorboard": ("gafcore fit --tensorboard", {"tensorboard": "tensorboard"}),
+    "bench": ("gafcore bench", {"pytest": "pytest", "pytest-benchmark": "pytest_benchmark"}),
+    "test": ("the test suite", {"pytest": "pytest", "hypothesis": "hypothesis", "beartype": "beartype", "scikit-image": "skimage"}),
+}
+
+
+def processor() -> str:
+    """The processor's name as the system tells it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+        return names[0] if names else platform.machine()
+    except OSError:
+        return platform.processor() or platform.machine()
+
+
+def version(distribution: str) -> str | None:
+    """The installed version of a distribution, or None."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def machine() -> dict[str, object]:
+    """What a measurement depends on: processor, threads, versions. Benchmarks write it beside their figures."""
+    return {
+        "gafcore": gafcore.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "instruction_set": isa_name(),
+        "compiler": compiler(),
+        "cuda_compiled": has_cuda(),
+        "versions": {name: version(name) for name in CORE},
+    }
+
+
+def extra_line(extra: str) -> str:
+    purpose, needs = EXTRAS[extra]
+    missing = [d for d, module in needs.items() if importlib.util.find_spec(module) is None]
+    if not missing:
+        return f"{extra}: ready ({', '.join(f'{d} {version(d)}' for d in needs)}); {purpose}"
+    return f'{extra}: missing {", ".join(missing)}; needed for {purpose}; get it with: pip install "gafcore[{extra}]"'
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Print versions, what was compiled, the instruction set in use, threads, and what is missing for each extra."""
+
+    def run(self) -> None:
+        facts, versions = machine(), {name: version(name) for name in CORE}
+        print(f"gafcore {facts['gafcore']} on Python {facts['python']}, {facts['system']}")
+        print(f"processor: {facts['processor']}, {facts['cores']} cores, {facts['threads']} threads (torch.set_num_threads changes it)")
+        print(f"kernels: built with {facts['compiler']}; instruction set {isa_name()} (GAFCORE_ISA=avx2|baseline lowers it)")
+        print("CUDA kernels: compiled" if has_cuda() else "CUDA kernels: none in this version; everything runs on the CPU")
+        print("libraries: " + ", ".join(f"{name} {v or 'MISSING'}" for name, v in versions.items()))
+        for extra in EXTRAS:
+            print(extra_line(extra))

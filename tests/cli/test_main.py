@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gafcore.cli.bench import rows
+from gafcore.cli.main import main, report
+from gafcore.errors import GafError, InputError
+
+
+def test_help_lists_the_commands(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in ("bench", "doctor"))
+
+
+def test_unknown_flag_exits_with_2():
+    with pytest.raises(SystemExit) as stop:
+        main(["doctor", "--nonsense"])
+    assert stop.value.code == 2
+
+
+def test_doctor_names_what_was_compiled(capsys):
+    assert main(["doctor"]) == 0
+    text = capsys.readouterr().out
+    assert "instruction set" in text and "CUDA kernels" in text and "torch 2" in text
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(InputError("bad\nfile"), 2), (GafError("x"), 1), (KeyboardInterrupt(), 130), (OSError("disk"), 1), (ValueError("v"), 1)],
+)
+def test_failures_print_one_line(capsys, error, code):
+    assert report(error, debug=False) == code
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1 and text.startswith("gafcore: ")
+
+
+def test_bench_without_suites_is_wrong_input(tmp_path, capsys):
+    assert main(["bench", "--benchmarks", str(tmp_path)]) == 2
+    assert "source checkout" in capsys.readouterr().err
+
+
+def test_bench_rejects_an_unknown_suite(tmp_path, capsys):
+    (tmp_path / "bench_x.py").touch()
+    assert main(["bench", "y", "--benchmarks", str(tmp_path)]) == 2
+    assert "all, x" in capsys.readouterr().err
+
+
+def test_bench_measures_and_writes(tmp_path, capsys):
+    (tmp_path / "bench_x.py").write_text("def test_sum(benchmark):\n    benchmark.extra_info['n'] = 10\n    benchmark(sum, range(10))\n")
+    assert main(["bench", "x", "--benchmarks", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    saved = json.loads((tmp_path / "out" / "x.json").read_text())
+    (row,) = saved["results"]
+    assert row["name"] == "sum" and row["extra"] == {"n": 10} and 0 < row["min_ms"] <= row["median_ms"]
+    assert saved["machine"]["threads"] >= 1 and saved["machine"]["versions"]["torch"]
+    assert "sum" in capsys.readouterr().out
+
+
+def test_rows_convert_seconds_to_milliseconds():
+    stats = {"rounds": 3, "median": 0.002, "iqr": 0.0005, "min": 0.001}
+    (row,) = rows({"benchmarks": [{"name": "bench_a[1]", "group": None, "stats": stats, "extra_info": {}}]})
+    assert row == {"name": "a[1]", "group": "", "rounds": 3, "median_ms": 2.0, "iqr_ms": 0.5, "min_ms": 1.0, "extra": {}}

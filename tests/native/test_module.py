@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+
+import gafcore
+from gafcore.native import isa_name, launch
+
+SCENE = """
+import torch, gafcore
+torch.manual_seed(0)
+v, f, b = torch.randn(1, 50, 3), torch.randint(0, 50, (80, 3)), torch.randint(0, 80, (3000,))
+args = v, f, b, torch.randn(3000, 3), torch.randn(3000, 4), torch.randn(3000, 3)
+"""
+
+
+def scene():
+    names: dict[str, object] = {}
+    exec(SCENE, names)
+    return names["args"]
+
+
+def test_arguments_are_checked_by_name():
+    with pytest.raises(TypeError, match="missing argument 'n_batch'"):
+        launch("bind_triangles_fwd", torch.zeros(1))
+    with pytest.raises(TypeError, match="not a field"):
+        launch("bind_triangles_fwd", torch.zeros(1), n_batch=0, n_vertices=0, n_faces=0, n_gaussians=0, wrong=1)
+
+
+def test_calls_from_several_threads_at_once_give_the_same_bits():
+    args = scene()
+    want = gafcore.bind_triangles(*args)
+    results: list[tuple[torch.Tensor, ...]] = []
+    workers = [threading.Thread(target=lambda: results.extend(gafcore.bind_triangles(*args) for _ in range(20))) for _ in range(4)]
+    for w in workers:
+        w.start()
+    for w in workers:
+        w.join()
+    assert len(results) == 80
+    assert all(torch.equal(a, b) for r in results for a, b in zip(r, want, strict=True))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork exists on Unix only")
+def test_works_in_a_forked_child():
+    code = SCENE + (
+        "import os\n"
+        "want = gafcore.bind_triangles(*args)[0]\n"
+        "pid = os.fork()\n"
+        "if pid == 0: os._exit(0 if torch.equal(gafcore.bind_triangles(*args)[0], want) else 1)\n"
+        "raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("isa", ["baseline", "avx2"])
+def test_instruction_set_can_be_lowered(isa):
+    code = "from gafcore.native import isa_name; print(isa_name())"
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"GAFCORE_ISA": isa}, capture_output=True, text=True, timeout=60)
+    order = ["baseline", "avx2", "avx512"]
+    assert done.stdout.strip() == min(isa, isa_name(), key=order.index)
