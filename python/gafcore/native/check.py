@@ -50,6 +50,7 @@ def tensor(
         ValueError: Shape, dtype or device does not fit.
     """
     sizes = {} if sizes is None else sizes
+    known = dict(sizes)
     if like is not None:
         dtypes = (like.dtype,)
     if not isinstance(x, Tensor):
@@ -59,7 +60,7 @@ def tensor(
         for want, got in zip(shape, x.shape, strict=True):
             fits &= got == (sizes.setdefault(want, got) if isinstance(want, str) else want)
     if not fits:
-        bound = ", ".join(f"{k} = {sizes[k]}" for k in shape if isinstance(k, str) and k in sizes and x.dim() == len(shape))
+        bound = ", ".join(f"{k} = {known[k]}" for k in shape if k in known)
         raise ValueError(f"{name} must be {_expected(shape, dtypes)}{f' with {bound}' if bound else ''}, got {describe(x)}")
     if like is not None and x.device != like.device:
         raise ValueError(f"{name} must be on {like.device} like the other tensors, got {describe(x)} on {x.device}; move it with .to()")
