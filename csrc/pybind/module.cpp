@@ -13,4 +13,6 @@ PYBIND11_MODULE(_native, m) {
 #endif
   const gaf::Modules modules{m.def_submodule("cpu_float32"), m.def_submodule("cpu_float64")};
   gaf::define_bind_triangles(modules);
+  gaf::define_interpolate(modules);
+  gaf::define_rasterize_mesh(modules);
 }

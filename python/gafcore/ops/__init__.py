@@ -1,5 +1,7 @@
 """The kernels as differentiable PyTorch functions."""
 
 from gafcore.ops.bind_triangles import bind_triangles
+from gafcore.ops.interpolate import interpolate
+from gafcore.ops.rasterize_mesh import MeshRaster, rasterize_mesh
 
-__all__ = ["bind_triangles"]
+__all__ = ["MeshRaster", "bind_triangles", "interpolate", "rasterize_mesh"]
