@@ -14,5 +14,6 @@ PYBIND11_MODULE(_native, m) {
   const gaf::Modules modules{m.def_submodule("cpu_float32"), m.def_submodule("cpu_float64")};
   gaf::define_bind_triangles(modules);
   gaf::define_interpolate(modules);
+  gaf::define_photometric_loss(modules);
   gaf::define_rasterize_mesh(modules);
 }

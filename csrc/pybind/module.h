@@ -10,6 +10,7 @@ struct Modules {
 
 void define_bind_triangles(const Modules&);
 void define_interpolate(const Modules&);
+void define_photometric_loss(const Modules&);
 void define_rasterize_mesh(const Modules&);
 
 }  // namespace gaf

@@ -1,0 +1,44 @@
+#include "fields.h"
+#include "module.h"
+#include "ops/photometric_loss.h"
+
+namespace gaf {
+namespace {
+
+template <class T>
+PhotometricLossArgs<T> read(const pybind11::kwargs& kwargs) {
+  PhotometricLossArgs<T> a{};
+  Fields f("photometric_loss", kwargs);
+  f("n_images", a.n_images);
+  f("height", a.height);
+  f("width", a.width);
+  f("channels", a.channels);
+  f("border", a.border);
+  f("image", a.image);
+  f("target", a.target);
+  f("mask", a.mask);
+  f("l1", a.l1);
+  f("ssim", a.ssim);
+  f("weights", a.weights);
+  f("ssim_gradient", a.ssim_gradient);
+  f("v_l1", a.v_l1);
+  f("v_ssim", a.v_ssim);
+  f("v_image", a.v_image);
+  f.done();
+  return a;
+}
+
+template <class T>
+void define(pybind11::module_ m) {
+  def_cpu(m, "photometric_loss_fwd", read<T>, cpu::photometric_loss_fwd<T>);
+  def_cpu(m, "photometric_loss_bwd", read<T>, cpu::photometric_loss_bwd<T>);
+}
+
+}  // namespace
+
+void define_photometric_loss(const Modules& m) {
+  define<float>(m.cpu_float32);
+  define<double>(m.cpu_float64);
+}
+
+}  // namespace gaf
