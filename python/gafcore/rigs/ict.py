@@ -31,7 +31,13 @@ DEFAULT_PARTS = tuple(p for p in PART_NAMES if p not in ("fluids", "eyelashes"))
 _CM = 0.01
 _ORIGIN_CM = np.array([0.0, 0.0, 2.0])  # the middle of the head: skull and neck pivot end up near the origin
 # Where our joints go, in the model's own centimetres: base of the neck, skull on the atlas, jaw hinge, centres of the eyeballs.
-_JOINTS_CM = {"root": (0, -15, -2), "neck": (0, -4, -1), "jaw": (0, -0.5, 2), "left_eye": (3.2, 3.62, 8.44), "right_eye": (-3.2, 3.62, 8.44)}
+_JOINTS_CM = {
+    "root": (0, -15, -2),
+    "neck": (0, -4, -1),
+    "jaw": (0, -0.5, 2),
+    "left_eye": (3.2, 3.62, 8.44),
+    "right_eye": (-3.2, 3.62, 8.44),
+}
 _NECK_BAND_CM = (-15.5, -7.0)  # the head's rotation fades out between these heights
 
 # The files put every material in a UV tile of its own; here each gets a square of the unit square: corner, side.
@@ -189,7 +195,10 @@ def _landmarks(faces: np.ndarray, kept: np.ndarray) -> tuple[dict[str, LandmarkE
     """Our stored tables, renumbered to the kept vertices. Points on parts that were left out are dropped."""
     new = np.full(_N_VERTICES, -1)
     new[kept] = np.arange(len(kept))
-    with resources.files("gafcore.rigs.data").joinpath("ict_landmarks.npz").open("rb") as stream, np.load(stream, allow_pickle=False) as data:
+    with (
+        resources.files("gafcore.rigs.data").joinpath("ict_landmarks.npz").open("rb") as stream,
+        np.load(stream, allow_pickle=False) as data,
+    ):
         table = dict(data)
     triangles = new[table["mediapipe_triangles"]]
     on_mesh = (triangles >= 0).all(1)

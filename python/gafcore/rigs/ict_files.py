@@ -52,7 +52,11 @@ def fingerprint(path: str | Path) -> str:
     file = path / _NEUTRAL if path.is_dir() else path
     try:
         with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.sha256(stream.read()).hexdigest()
+            return (
+                hashlib.file_digest(stream, "sha256").hexdigest()
+                if hasattr(hashlib, "file_digest")
+                else hashlib.sha256(stream.read()).hexdigest()
+            )
     except OSError as error:
         raise MissingError(f"{file}: cannot be read ({error.strerror}); {_HOW_TO_GET}") from None
 

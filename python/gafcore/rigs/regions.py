@@ -26,13 +26,15 @@ def head_regions(vertices: np.ndarray, points68: np.ndarray, parts: dict[str, np
     chin, brow, outer_jaw = points68[8], points68[17:27, 1].mean(), points68[[0, 16], 2].mean()
     neck_line = np.interp(z, [chin[2] - 0.17, chin[2] - 0.02, chin[2] + 0.01], [chin[1] + 0.035, chin[1] - 0.006, chin[1] - 0.02])
     below = skin & ~ears & (y < neck_line)
-    hairline = np.interp(z, [outer_jaw - 0.13, outer_jaw - 0.03, outer_jaw, outer_jaw + 0.035], [chin[1] + 0.035, brow - 0.07, brow, brow + 0.038])
+    hairline = np.interp(
+        z, [outer_jaw - 0.13, outer_jaw - 0.03, outer_jaw, outer_jaw + 0.035], [chin[1] + 0.035, brow - 0.07, brow, brow + 0.038]
+    )
     scalp = skin & ~ears & ~below & (y > hairline)
     front = skin & ~ears & ~below & ~scalp & (z > outer_jaw - 0.012)
     neck = skin & ~ears & ~scalp & ~front
-    lips = skin & _inside(x, y, grow(points68[48:60, :2], 1.06)) & (z > points68[48:60, 2].min() - 0.012)
-    nose = front & _inside(x, y, _nose_outline(points68))
-    eyelids = front & (_inside(x, y, grow(points68[36:42, :2], 2.0)) | _inside(x, y, grow(points68[42:48, :2], 2.0)))
+    lips = skin & inside_polygon(x, y, grow(points68[48:60, :2], 1.06)) & (z > points68[48:60, 2].min() - 0.012)
+    nose = front & inside_polygon(x, y, _nose_outline(points68))
+    eyelids = front & (inside_polygon(x, y, grow(points68[36:42, :2], 2.0)) | inside_polygon(x, y, grow(points68[42:48, :2], 2.0)))
     forehead = front & (y > brow)
     mouth_y, eye_y = points68[48:68, 1].mean(), points68[36:48, 1].mean()
     cheeks = front & (y < eye_y - 0.01) & (y > mouth_y) & (np.abs(x) > 0.018) & ~nose & ~eyelids & ~lips
@@ -58,7 +60,7 @@ def _nose_outline(points68: np.ndarray) -> np.ndarray:
     return np.array([(top[0] + dx, dy) for dx, dy in side] + [(top[0] - dx, dy) for dx, dy in reversed(side)])
 
 
-def _inside(x: np.ndarray, y: np.ndarray, polygon: np.ndarray) -> np.ndarray:
+def inside_polygon(x: np.ndarray, y: np.ndarray, polygon: np.ndarray) -> np.ndarray:
     """Even-odd rule."""
     inside = np.zeros(len(x), bool)
     for (ax, ay), (bx, by) in zip(polygon, np.roll(polygon, -1, 0), strict=True):
