@@ -1,0 +1,74 @@
+"""Reading .npz files from strangers: shapes are checked in the header, before anything is allocated, and nothing is unpickled."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from gafcore.errors import InputError, MissingError
+
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_BROKEN = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, NotImplementedError, OverflowError, MemoryError)
+
+
+def read_npz(
+    path: Path, expected: Mapping[str, tuple[int | None, ...]], optional: Mapping[str, tuple[int | None, ...]] | None = None
+) -> dict[str, np.ndarray]:
+    """Arrays by name as float32.
+
+    Args:
+        expected: Shapes by name; None stands for any positive size.
+        optional: The same for arrays that may be absent.
+
+    Raises:
+        MissingError: No such file.
+        InputError: Not an npz file, an array is missing, has another shape or type, or holds NaN or infinity. The message names file and array.
+    """
+    optional = optional or {}
+    if not path.is_file():
+        raise MissingError(f"{path}: no such file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            present = set(archive.namelist())
+            missing = [name for name in expected if f"{name}.npy" not in present]
+            if missing:
+                raise InputError(f"{path}: array {missing[0]!r} is missing; it has {_names(present)}")
+            wanted = {**expected, **{name: shape for name, shape in optional.items() if f"{name}.npy" in present}}
+            return {name: _read(path, archive, name, shape) for name, shape in wanted.items()}
+    except _BROKEN as error:
+        raise InputError(f"{path}: not readable as an npz file ({error})") from None
+
+
+def _read(path: Path, archive: zipfile.ZipFile, name: str, shape: tuple[int | None, ...]) -> np.ndarray:
+    with archive.open(f"{name}.npy") as file:
+        version = np.lib.format.read_magic(file)
+        if version not in _HEADERS:
+            raise InputError(f"{path}: array {name!r} has format version {version}, expected 1.0 or 2.0")
+        found, _, dtype = _HEADERS[version](file)
+        if not _fits(found, shape):
+            raise InputError(f"{path}: array {name!r} must be {_shape(shape)}, got {_shape(found)}")
+        if dtype.kind not in "fiu":
+            raise InputError(f"{path}: array {name!r} must hold numbers, got {dtype}")
+    with archive.open(f"{name}.npy") as file:
+        array = np.lib.format.read_array(file, allow_pickle=False)
+    with np.errstate(over="ignore"):  # what overflows float32 is caught below as infinite
+        array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        raise InputError(f"{path}: array {name!r} holds NaN or infinite values")
+    return array
+
+
+def _fits(found: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:
+    return len(found) == len(shape) and all(f == s if s is not None else 0 < f < 1_000_000 for f, s in zip(found, shape, strict=True))
+
+
+def _shape(shape: tuple[int | None, ...]) -> str:
+    return "[" + ", ".join("*" if s is None else str(s) for s in shape) + "]"
+
+
+def _names(present: set[str]) -> str:
+    return ", ".join(sorted(name.removesuffix(".npy") for name in present)[:20]) or "nothing"
