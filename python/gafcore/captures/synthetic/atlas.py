@@ -21,7 +21,7 @@ class Atlas:
 
     page_px: int
     n_pages: int
-    corners: Float[Tensor, "F 3 2"]  # position of each face corner in the whole picture, 0..1
+    corners: Float[Tensor, "F 3 2"]  # each face corner in the whole picture, 0..1, y down
     material: Int[Tensor, "F"]  # index into MATERIALS
 
 
@@ -48,7 +48,7 @@ def lay_out(rig: Rig, page_px: int) -> Atlas:
     key = torch.cat([part[:, None], tile], 1)
     pages, page = torch.unique(key, dim=0, return_inverse=True)
     local = uv - tile[:, None]
-    corners = torch.stack([(local[..., 0] + page[:, None]) / len(pages), local[..., 1]], -1)
+    corners = torch.stack([(local[..., 0] + page[:, None]) / len(pages), 1 - local[..., 1]], -1)
     return Atlas(page_px, len(pages), corners, material)
 
 

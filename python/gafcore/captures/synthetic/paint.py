@@ -24,7 +24,7 @@ _TYPICAL_EYE_SPAN_M = 0.09
 
 @dataclass(frozen=True)
 class Texture:
-    """`maps` are linear red, green, blue, highlight strength and log2 of highlight sharpness, [5, H, W]; v runs down the rows."""
+    """`maps` are linear red, green, blue, highlight strength and log2 of highlight sharpness, [5, H, W]."""
 
     atlas: Atlas
     maps: Float[Tensor, "5 H W"]

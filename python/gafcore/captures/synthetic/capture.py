@@ -1,0 +1,224 @@
+"""Synthetic captures: a made-up person filmed by sixteen cameras, with everything about them known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gafcore.captures.cache import DEFAULT_BYTES, ImageCache
+from gafcore.captures.splits import TRAIN, gaf_split, thin
+from gafcore.captures.synthetic.cameras import FRONT_CAMERA, nersemble_arc
+from gafcore.captures.synthetic.hair import grow_hair
+from gafcore.captures.synthetic.lighting import ambient_occlusion, random_light
+from gafcore.captures.synthetic.look import HAIR_STYLES, Look, random_look
+from gafcore.captures.synthetic.motion import random_identity, random_motion
+from gafcore.captures.synthetic.paint import paint
+from gafcore.captures.synthetic.render import Model, pose_hair, render
+from gafcore.mesh import vertex_normals
+from gafcore.rigs import load_rig
+from gafcore.rigs.base import Rig
+from gafcore.types import Camera, Capture, Frame, RigParams
+
+# Parts that are in shadow on the neutral face but not when the mouth opens: they never get darker than this.
+_LEAST_LIGHT = {"mouth": 0.30, "teeth": 0.55, "left_eye": 0.75, "right_eye": 0.75}
+
+
+@dataclass(frozen=True)
+class SynthConfig:
+    """What to make. The same settings give the same bits.
+
+    Attributes:
+        rig: Rig description, as `gafcore.rigs.load_rig` takes it.
+        seed: Chooses identity, look, light and motion.
+        size: Width and height of the pictures, pixels.
+        n_timesteps: Length of the performance.
+        n_cameras: Cameras on the arc; GAF's split needs the sixteen of NeRSemble.
+        fps: Timesteps a second.
+        samples: Sample points along each side of a pixel.
+        page_px: Side of the texture pages, texels.
+        hair: "random", "bald", "buzz", "short", "curly", "bob" or "bun".
+        eval_timesteps: Keep about this many timesteps, evenly spaced, in each held-out split; 0 keeps all.
+    """
+
+    rig: str = "procedural"
+    seed: int = 0
+    size: int = 256
+    n_timesteps: int = 60
+    n_cameras: int = 16
+    fps: float = 24.0
+    samples: int = 4
+    page_px: int = 1024
+    hair: str = "random"
+    eval_timesteps: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("size", 1, 4096), ("n_timesteps", 1, 100_000), ("n_cameras", 1, 100), ("samples", 1, 16), ("page_px", 16, 8192)):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ValueError(f"{name} must be in {low}..{high}, got {value}")
+        if self.fps <= 0 or self.eval_timesteps < 0:
+            raise ValueError(f"fps must be > 0 and eval_timesteps >= 0, got {self.fps} and {self.eval_timesteps}")
+        if self.hair not in (*HAIR_STYLES, "random"):
+            raise ValueError(f"hair must be 'random' or one of {', '.join(HAIR_STYLES)}, got {self.hair!r}")
+
+
+@dataclass(frozen=True)
+class SyntheticCapture:
+    """A capture with its ground truth."""
+
+    capture: Capture
+    vertices: Float[Tensor, "T V 3"]  # of the rig, in world space, metres
+    look: Look
+    model: Model
+
+    def hair_vertices(self, timestep: int) -> Float[Tensor, "H 3"]:
+        """The hair at a timestep; its triangles are `model.hair.faces`."""
+        return pose_hair(self.model, self.vertices[timestep])[0]
+
+    @property
+    def texture(self) -> Float[Tensor, "H W 3"]:
+        """The painted skin, eyes and teeth, linear RGB."""
+        return self.model.texture.maps[:3].permute(1, 2, 0)
+
+
+def make(config: SynthConfig = SynthConfig(), *, rig: Rig | None = None, cache_bytes: int = DEFAULT_BYTES) -> SyntheticCapture:
+    """A person by seed, filmed from the front arc, with GAF's split. Pictures are rendered when a frame is asked for them.
+
+    Args:
+        config: Settings.
+        rig: Use this rig instead of loading the one that `config` names.
+        cache_bytes: Limit on rendered pictures held in memory.
+    """
+    rig = rig if rig is not None else load_rig(config.rig)
+    shape = random_identity(rig, config.seed)
+    params = random_motion(rig, shape, config.seed, config.n_timesteps, config.fps)
+    cameras = nersemble_arc(config.n_cameras, target=_head_center(rig, shape), width=config.size, height=config.size)
+    made = from_motion(
+        rig,
+        params,
+        cameras,
+        seed=config.seed,
+        hair=config.hair,
+        samples=config.samples,
+        page_px=config.page_px,
+        cache_bytes=cache_bytes,
+    )
+    frames, n = made.capture.frames, config.n_timesteps
+    splits = gaf_split(frames, n, train_camera=min(FRONT_CAMERA, config.n_cameras // 2))
+    if config.eval_timesteps:
+        n_train = max(1, int(0.8 * n))
+        chosen = {*_spread(0, n_train, config.eval_timesteps), *_spread(n_train, n, config.eval_timesteps)}
+        splits = thin(splits, frames, chosen)
+    info = {"source": "synthetic", "seed": config.seed, "hair": made.look.hair_style, "fps": config.fps}
+    capture = Capture(frames, rig, params, splits, info=info)
+    return SyntheticCapture(capture, made.vertices, made.look, made.model)
+
+
+def from_motion(
+    rig: Rig,
+    params: RigParams,
+    cameras: Sequence[Camera],
+    *,
+    seed: int = 0,
+    hair: str = "random",
+    samples: int = 4,
+    page_px: int = 1024,
+    cache_bytes: int = DEFAULT_BYTES,
+) -> SyntheticCapture:
+    """A person made up by `seed`, with the identity and motion of `params`, seen by fixed cameras. All frames are in "train".
+
+    Frames run through the cameras of a timestep before the next timestep: frame `t * len(cameras) + c`.
+    """
+    look = random_look(seed, hair)
+    model = _model(rig, params, look, seed, page_px)
+    vertices = rig.vertices(params)
+    cache = ImageCache(cache_bytes)
+    frames = tuple(
+        _frame(_Shot(model, vertices[t], camera, samples, cache, (t, c)), t, c)
+        for t in range(len(params))
+        for c, camera in enumerate(cameras)
+    )
+    capture = Capture(frames, rig, params, {TRAIN: tuple(range(len(frames)))}, info={"source": "synthetic", "seed": seed})
+    return SyntheticCapture(capture, vertices, look, model)
+
+
+@dataclass(frozen=True)
+class _Shot:
+    """One timestep from one camera. Colour and coverage are rendered together, at 8 bits, once."""
+
+    model: Model
+    vertices: Float[Tensor, "V 3"]
+    camera: Camera
+    samples: int
+    cache: ImageCache
+    key: tuple[int, int]
+
+    def pixels(self) -> np.ndarray:
+        """uint8 [H, W, 4]."""
+        return self.cache.get(self.key, self._render)
+
+    def image(self) -> Float[Tensor, "H W 3"]:
+        return torch.from_numpy(self.pixels())[..., :3].float() / 255
+
+    def mask(self) -> Float[Tensor, "H W"]:
+        return torch.from_numpy(self.pixels())[..., 3].float() / 255
+
+    def _render(self) -> np.ndarray:
+        with torch.no_grad():
+            rgba = render(self.model, self.vertices, self.camera, samples=self.samples)
+        return (rgba.clamp(0, 1) * 255 + 0.5).to(torch.uint8).numpy()
+
+
+def _frame(shot: _Shot, timestep: int, camera_index: int) -> Frame:
+    return Frame(
+        camera=shot.camera,
+        timestep=timestep,
+        camera_index=camera_index,
+        image=shot.image,
+        mask=shot.mask,
+        camera_id=f"{camera_index:02d}",
+        timestep_id=f"frame_{timestep:05d}",
+    )
+
+
+@torch.no_grad()
+def _model(rig: Rig, params: RigParams, look: Look, seed: int, page_px: int) -> Model:
+    neutral_params = rig.neutral()
+    static = params.static_offset
+    still = RigParams(**{**dict(neutral_params.items()), "shape": params.shape, "static_offset": static})
+    neutral = rig.vertices(still)[0]
+    hair = grow_hair(rig, neutral, look, seed)
+    everything = torch.cat([neutral, hair.vertices])
+    faces = torch.cat([rig.faces, hair.faces + rig.n_vertices])
+    head = ambient_occlusion(neutral, vertex_normals(neutral, rig.faces), everything, faces)
+    for region, least in _LEAST_LIGHT.items():
+        if region in rig.regions:
+            head = torch.where(rig.regions[region], head.clamp_min(least), head)
+    locks = ambient_occlusion(hair.vertices, hair.normals, everything, faces)
+    scalp = rig.regions["scalp"].nonzero()[:, 0]
+    texture = paint(rig, look, seed, page_px)
+    return Model(rig, neutral, texture, random_light(seed), hair, _soften(head, 0.12), _soften(locks, 0.25), scalp)
+
+
+def _soften(occlusion: Tensor, least: float) -> Tensor:
+    """Light that bounces about reaches even what sees no sky."""
+    return least + (1 - least) * occlusion
+
+
+@torch.no_grad()
+def _head_center(rig: Rig, shape: Float[Tensor, "S"]) -> list[float]:
+    """Halfway between chin and crown, in the middle of the head's depth."""
+    neutral = RigParams(**{**dict(rig.neutral().items()), "shape": shape})
+    vertices = rig.vertices(neutral)[0]
+    head = vertices[rig.regions["scalp"] | rig.regions["face"]]
+    return ((head.amin(0) + head.amax(0)) / 2).tolist()
+
+
+def _spread(start: int, stop: int, n: int) -> list[int]:
+    """`n` numbers evenly spread over start..stop-1, in the middle of their stretches."""
+    return sorted({start + int((stop - start) * (k + 0.5) / n) for k in range(n)}) if stop > start else []
