@@ -19,9 +19,9 @@ from gafcore.captures.splits import TRAIN, check_splits
 from gafcore.captures.vhap_schema import MAX_INDEX, FrameRecord, is_number, parse_frames, read_document
 from gafcore.captures.vhap_write import write
 from gafcore.errors import GafError, InputError, MissingError
-from gafcore.files import read_json
 from gafcore.rigs import load_rig
 from gafcore.rigs.base import Rig
+from gafcore.rigs.load import read_spec
 from gafcore.types import Capture, Frame, RigParams
 
 __all__ = ["read", "write"]
@@ -90,11 +90,8 @@ def _load_rig(root: Path) -> Rig:
             return load_rig("flame")
         except (GafError, ValueError) as error:
             raise MissingError(f"{root} has no rig.json, so it is VHAP data on the FLAME rig, which this version cannot load ({error})") from None
-    spec = read_json(path)
-    if not isinstance(spec, dict):
-        raise InputError(f"{path}: must be a JSON object that names a rig, such as {{\"kind\": \"procedural\"}}")
     try:
-        return load_rig(spec)
+        return load_rig(read_spec(path))
     except GafError as error:
         raise type(error)(f"{path}: {error}") from None
     except (ValueError, TypeError, KeyError) as error:

@@ -40,7 +40,7 @@ class SynthConfig:
         n_cameras: Cameras on the arc; GAF's split needs the sixteen of NeRSemble.
         fps: Timesteps a second.
         samples: Sample points along each side of a pixel.
-        page_px: Side of the texture pages, texels.
+        page_px: Side of the texture pages, texels; 0 takes twice the size of the pictures, 1024 at most.
         hair: "random", "bald", "buzz", "short", "curly", "bob" or "bun".
         eval_timesteps: Keep about this many timesteps, evenly spaced, in each held-out split; 0 keeps all.
     """
@@ -51,13 +51,13 @@ class SynthConfig:
     n_timesteps: int = 60
     n_cameras: int = 16
     fps: float = 24.0
-    samples: int = 4
-    page_px: int = 1024
+    samples: int = 3
+    page_px: int = 0
     hair: str = "random"
     eval_timesteps: int = 0
 
     def __post_init__(self) -> None:
-        for name, low, high in (("size", 1, 4096), ("n_timesteps", 1, 100_000), ("n_cameras", 1, 100), ("samples", 1, 16), ("page_px", 16, 8192)):
+        for name, low, high in (("size", 1, 4096), ("n_timesteps", 1, 100_000), ("n_cameras", 1, 100), ("samples", 1, 16), ("page_px", 0, 8192)):
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ValueError(f"{name} must be in {low}..{high}, got {value}")
@@ -126,8 +126,8 @@ def from_motion(
     *,
     seed: int = 0,
     hair: str = "random",
-    samples: int = 4,
-    page_px: int = 1024,
+    samples: int = 3,
+    page_px: int = 0,
     cache_bytes: int = DEFAULT_BYTES,
 ) -> SyntheticCapture:
     """A person made up by `seed`, with the identity and motion of `params`, seen by fixed cameras. All frames are in "train".
@@ -135,7 +135,7 @@ def from_motion(
     Frames run through the cameras of a timestep before the next timestep: frame `t * len(cameras) + c`.
     """
     look = random_look(seed, hair)
-    model = _model(rig, params, look, seed, page_px)
+    model = _model(rig, params, look, seed, page_px or min(1024, 2 * max(c.height for c in cameras)))
     vertices = rig.vertices(params)
     cache = ImageCache(cache_bytes)
     frames = tuple(
@@ -195,11 +195,11 @@ def _model(rig: Rig, params: RigParams, look: Look, seed: int, page_px: int) -> 
     hair = grow_hair(rig, neutral, look, seed)
     everything = torch.cat([neutral, hair.vertices])
     faces = torch.cat([rig.faces, hair.faces + rig.n_vertices])
-    head = ambient_occlusion(neutral, vertex_normals(neutral, rig.faces), everything, faces)
+    normals = torch.cat([vertex_normals(neutral, rig.faces), hair.normals])
+    head, locks = ambient_occlusion(everything, normals, faces).split([rig.n_vertices, len(hair.vertices)])
     for region, least in _LEAST_LIGHT.items():
         if region in rig.regions:
             head = torch.where(rig.regions[region], head.clamp_min(least), head)
-    locks = ambient_occlusion(hair.vertices, hair.normals, everything, faces)
     scalp = rig.regions["scalp"].nonzero()[:, 0]
     texture = paint(rig, look, seed, page_px)
     return Model(rig, neutral, texture, random_light(seed), hair, _soften(head, 0.12), _soften(locks, 0.25), scalp)

@@ -14,7 +14,7 @@ from gafcore.captures.synthetic.noise import generator, uniform
 HAIR_STYLES = ("bald", "buzz", "short", "curly", "bob", "bun")
 
 # 8-bit sRGB, from light to dark.
-_SKIN = ((240, 206, 186), (224, 180, 152), (190, 140, 110), (142, 97, 72), (92, 61, 46))
+_SKIN = ((242, 204, 180), (226, 178, 148), (190, 140, 110), (142, 97, 72), (92, 61, 46))
 _HAIR = ((34, 28, 26), (52, 36, 28), (86, 58, 40), (122, 66, 40), (184, 146, 96), (150, 146, 142))
 _IRIS = ((104, 136, 162), (112, 130, 92), (126, 94, 56), (86, 54, 32), (58, 36, 24))
 
@@ -48,18 +48,19 @@ def random_look(seed: int, hair_style: str = "random") -> Look:
     dark_features = tone > 0.6  # dark skin goes with dark eyes and hair
     iris = _mix(_IRIS, uniform(rng, 0.6 if dark_features else 0.0, 1.0))
     hair = _mix(_HAIR, uniform(rng, 0.0, 0.25 if dark_features else 1.0))
-    style = HAIR_STYLES[min(int(uniform(rng, 0.35, len(HAIR_STYLES))), len(HAIR_STYLES) - 1)]
+    drawn = HAIR_STYLES[min(int(uniform(rng, 0.35, len(HAIR_STYLES))), len(HAIR_STYLES) - 1)]
+    style = drawn if hair_style == "random" else hair_style
     return Look(
         skin=_mix(_SKIN, tone),
-        blood=uniform(rng, 0.3, 0.9),
+        blood=uniform(rng, 0.5, 1.0),
         freckles=max(0.0, uniform(rng, -1.0, 1.0)) * (1 - tone),
-        stubble=max(0.0, uniform(rng, -1.0, 1.0)),
+        stubble=max(0.0, uniform(rng, -1.0, 1.0)) * (style not in ("bob", "bun")),
         lips=uniform(rng, 0.4, 1.0),
         brow_width=uniform(rng, 0.75, 1.3),
         brow_density=uniform(rng, 0.65, 0.95),
         iris=iris,
         hair=hair,
-        hair_style=style if hair_style == "random" else hair_style,
+        hair_style=style,
     )
 
 

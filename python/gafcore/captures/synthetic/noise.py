@@ -14,7 +14,7 @@ _LATTICE = 32  # cells until noise over space repeats
 
 def generator(seed: int, purpose: str) -> torch.Generator:
     """A stream of its own for each purpose, so that drawing more numbers for one does not change another."""
-    return torch.Generator().manual_seed((seed << 32) + zlib.crc32(purpose.encode()))
+    return torch.Generator().manual_seed(zlib.crc32(f"{seed} {purpose}".encode()))
 
 
 def uniform(rng: torch.Generator, low: float, high: float) -> float:

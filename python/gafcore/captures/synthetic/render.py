@@ -22,6 +22,7 @@ from gafcore.rigs.base import Rig
 from gafcore.types import Camera
 
 _HAIR_SHINE, _HAIR_SHARPNESS = 0.16, 40.0
+_SAMPLES_AT_ONCE = 1 << 16  # intermediate values stay in the cache
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class _Scene:
     vertices: Float[Tensor, "M 3"]
     faces: Int[Tensor, "G 3"]
     n_head_faces: int
-    head: Float[Tensor, "V 4"]  # normal, occlusion
-    hair: Float[Tensor, "H 10"]  # normal, tangent, occluded albedo, occlusion
+    head: Float[Tensor, "V 10"]  # position, normal, arriving light, occlusion
+    hair: Float[Tensor, "H 15"]  # position, normal, tangent, scattered light, strength of highlights
 
 
 def pose_hair(model: Model, vertices: Float[Tensor, "V 3"]) -> tuple[Float[Tensor, "H 3"], Float[Tensor, "3 3"]]:
@@ -68,62 +69,65 @@ def render(model: Model, vertices: Float[Tensor, "V 3"], camera: Camera, *, samp
 
 
 def _scene(model: Model, vertices: Tensor) -> _Scene:
+    """Diffuse light is smooth over the surface, so it is worked out at vertices; texture and highlights are left to each sample point."""
     faces, hair = model.rig.faces, model.hair
-    head = torch.cat([vertex_normals(vertices, faces), model.head_occlusion[:, None]], -1)
+    normals, shade = vertex_normals(vertices, faces), model.head_occlusion[:, None]
+    head = torch.cat([vertices, normals, irradiance(model.light, normals) * shade, shade], -1)
     moved, rotation = pose_hair(model, vertices)
-    turned = [hair.normals @ rotation.T, hair.tangents @ rotation.T]
-    attributes = torch.cat([*turned, hair.albedo, model.hair_occlusion[:, None]], -1)
-    return _Scene(torch.cat([vertices, moved]), torch.cat([faces, hair.faces + len(vertices)]), len(faces), head, attributes)
+    normals, tangents, shade = hair.normals @ rotation.T, hair.tangents @ rotation.T, model.hair_occlusion[:, None]
+    scattered = hair.albedo * irradiance(model.light, normals) * shade
+    gleam = _HAIR_SHINE * (0.35 + hair.albedo.sqrt()) * shade
+    locks = torch.cat([moved, normals, tangents, scattered, gleam], -1)
+    return _Scene(torch.cat([vertices, moved]), torch.cat([faces, hair.faces + len(vertices)]), len(faces), head, locks)
 
 
 def _shade(model: Model, scene: _Scene, raster: MeshRaster, eye: Tensor) -> Float[Tensor, "1 h w 4"]:
     ids, weights = raster.triangle_ids.flatten(), raster.barycentrics.view(-1, 3)
     picture = torch.zeros(len(ids), 4)
-    hit = (ids >= 0).nonzero()[:, 0]
-    face = ids[hit].long()
-    on_hair = face >= scene.n_head_faces
-    for chosen, shade in ((~on_hair, _shade_head), (on_hair, _shade_hair)):
-        pixels, of = hit[chosen], face[chosen]
-        points = _mix(scene.vertices, scene.faces[of], weights[pixels])
-        view = normalize(eye - points, dim=-1)
-        picture[pixels, :3] = linear_to_srgb(_tone(shade(model, scene, of, weights[pixels], view))).clamp(0, 1)
-    picture[hit, 3] = 1
+    hits = (ids >= 0).nonzero()[:, 0]
+    for part in hits.split(_SAMPLES_AT_ONCE):
+        face = ids[part].long()
+        on_hair = face >= scene.n_head_faces
+        colors = torch.empty(len(part), 3)
+        for chosen, shade in ((~on_hair, _shade_head), (on_hair, _shade_hair)):
+            colors[chosen] = shade(model, scene, face[chosen], weights[part[chosen]], eye)
+        picture[part] = torch.cat([linear_to_srgb(_tone(colors)).clamp(0, 1), torch.ones(len(part), 1)], -1)
     return picture.view(*raster.triangle_ids.shape, 4)
 
 
-def _shade_head(model: Model, scene: _Scene, face: Tensor, weights: Tensor, view: Tensor) -> Float[Tensor, "N 3"]:
-    attributes = _mix(scene.head, scene.faces[face], weights)
-    normals, occlusion = normalize(attributes[:, :3], dim=-1), attributes[:, 3:]
+def _shade_head(model: Model, scene: _Scene, face: Tensor, weights: Tensor, eye: Tensor) -> Float[Tensor, "N 3"]:
+    points, normals, light, shade = _mix(scene.head, scene.faces[face], weights).split([3, 3, 3, 1], -1)
     uv = (model.texture.atlas.corners[face] * weights[..., None]).sum(1)
-    material = grid_sample(model.texture.maps[None], (2 * uv - 1)[None, None], align_corners=False, padding_mode="border")[0, :, 0].T
-    diffuse = material[:, :3] * irradiance(model.light, normals) * occlusion
-    smooth = torch.where((model.texture.atlas.material[face] == MATERIALS.index("eye"))[:, None], 0.7 + 0.3 * occlusion, occlusion)
-    shine = torch.zeros_like(diffuse)
+    maps = grid_sample(model.texture.maps[None], (2 * uv - 1)[None, None], align_corners=False, padding_mode="border")[0, :, 0]
+    normals, view = normalize(normals, dim=-1), normalize(eye - points, dim=-1)
+    on_eye = (model.texture.atlas.material[face] == MATERIALS.index("eye"))[:, None]
+    strength, sharpness = maps[3, :, None] * torch.where(on_eye, 0.7 + 0.3 * shade, shade), torch.exp2(maps[4])
+    grazing = (1 - (normals * view).sum(-1, keepdim=True).clamp(0, 1)) ** 4
+    shine = torch.zeros_like(points)
     for direction, lamp in zip(model.light.lamp_directions, model.light.lamp_colors, strict=True):
-        half = normalize(view + direction, dim=-1)
-        lobe = (normals * half).sum(-1).clamp_min(0) ** torch.exp2(material[:, 4])
-        lit = ((normals * direction).sum(-1) * 4).clamp(0, 1)
-        shine += (material[:, 3] * lobe * lit)[:, None] * lamp
-    grazing = (1 - (normals * view).sum(-1).clamp(0, 1)) ** 4
-    return diffuse + smooth * shine * (1 + 1.5 * grazing[:, None])
+        lobe = (normals * normalize(view + direction, dim=-1)).sum(-1).clamp_min(0) ** sharpness
+        lit = ((normals @ direction) * 4).clamp(0, 1)
+        shine += (lobe * lit)[:, None] * lamp
+    return maps[:3].T * light + strength * shine * (1 + 1.5 * grazing)
 
 
-def _shade_hair(model: Model, scene: _Scene, face: Tensor, weights: Tensor, view: Tensor) -> Float[Tensor, "N 3"]:
+def _shade_hair(model: Model, scene: _Scene, face: Tensor, weights: Tensor, eye: Tensor) -> Float[Tensor, "N 3"]:
     """Kajiya and Kay's highlight: bright where the half vector is square to the lock."""
-    attributes = _mix(scene.hair, scene.faces[face] - len(scene.head), weights)
-    normals, tangents = normalize(attributes[:, :3], dim=-1), normalize(attributes[:, 3:6], dim=-1)
-    albedo, occlusion = attributes[:, 6:9], attributes[:, 9:]
-    color = albedo * irradiance(model.light, normals)
+    corners = scene.faces[face] - len(scene.head)
+    points, normals, tangents, color, gleam = _mix(scene.hair, corners, weights).split([3, 3, 3, 3, 3], -1)
+    normals, tangents, view = normalize(normals, dim=-1), normalize(tangents, dim=-1), normalize(eye - points, dim=-1)
     for direction, lamp in zip(model.light.lamp_directions, model.light.lamp_colors, strict=True):
-        half = normalize(view + direction, dim=-1)
-        lobe = (1 - (tangents * half).sum(-1) ** 2).clamp(0, 1) ** (_HAIR_SHARPNESS / 2)
-        lit = (0.2 + (normals * direction).sum(-1)).clamp(0, 1)
-        color = color + (_HAIR_SHINE * lobe * lit)[:, None] * lamp * (0.35 + albedo.sqrt())
-    return color * occlusion
+        across = (tangents * normalize(view + direction, dim=-1)).sum(-1)
+        lobe = (1 - across**2).clamp(0, 1) ** (_HAIR_SHARPNESS / 2)
+        lit = (0.2 + normals @ direction).clamp(0, 1)
+        color = color + (lobe * lit)[:, None] * lamp * gleam
+    return color
 
 
 def _mix(values: Tensor, corners: Tensor, weights: Tensor) -> Tensor:
-    return (values[corners] * weights[..., None]).sum(1)
+    """Values at points on triangles. One-dimensional gathers: on the CPU these are by far the fastest."""
+    a, b, c = (values.index_select(0, corners[:, k]) * weights[:, k, None] for k in range(3))
+    return a + b + c
 
 
 def _tone(x: Tensor) -> Tensor:

@@ -36,7 +36,8 @@ class Skull:
         brow_y, chin_y = float(marks[17:27, 1].mean()), float(marks[8, 1])
         ear_z, ear_y = float(marks[[0, 16], 2].mean()), float(marks[[0, 16], 1].mean())
         center = torch.tensor([float(marks[27, 0]), brow_y, 0.45 * float(low[2]) + 0.55 * float(high[2])])
-        solid = vertices[(rig.regions["scalp"] | rig.regions["face"]) | (rig.regions["skin"] & (vertices[:, 1] > chin_y + 0.02))]
+        above_chin = rig.regions["skin"] & (vertices[:, 1] > chin_y + 0.02)
+        solid = vertices[(rig.regions["scalp"] | rig.regions["face"] | above_chin) & ~rig.regions["ears"]]
         size = float(high[1]) - chin_y
         back = torch.tensor([0.0, 0.30, -1.0])
         return Skull(
