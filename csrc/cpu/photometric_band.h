@@ -22,13 +22,15 @@ struct PhotometricBand {
 };
 
 constexpr int kSsimTaps = 2 * kSsimRadius + 1;
+constexpr int kSsimRows = 4;   // rows a step
+constexpr int kSsimRing = 16;  // rows of a ring: four new ones and the ten before
 
-// Row buffers of a band: 4 padded rows of the inputs' products, 3 padded rows of gradients, 7 plain rows, rings of 11 rows for 4 moments and
-// 3 gradients.
+// Numbers of scratch memory a band needs; Sweep of isa/photometric_band.cpp lays them out.
 template <class T>
 GAF_HD int64_t photometric_scratch(const PhotometricLossArgs<T>& a) {
+  constexpr int64_t kStripNumbers = 5 * kSsimRows * 256;
   const int64_t row = a.width * a.channels, padded = row + 2 * kSsimRadius * a.channels;
-  return 7 * padded + 7 * row + 7 * kSsimTaps * row;
+  return (4 + 3 * kSsimRows) * padded + (kSsimRows + 1) * row + kStripNumbers + 7 * kSsimRing * row;
 }
 
 #define GAF_DECLARE_BAND(isa)                                  \
