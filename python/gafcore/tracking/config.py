@@ -1,0 +1,84 @@
+"""What a user can set about tracking; the command line shows these fields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Smoothness:
+    """How much a parameter may change in 1/30 s, one standard deviation. Smaller is smoother; scaled with the time between frames."""
+
+    rotation_rad: float = 0.02
+    translation_m: tuple[float, float, float] = (0.001, 0.001, 0.0015)
+    expression: float = 0.08
+    eyes_rad: float = 0.15
+    jaw_rad: float = 0.08
+
+
+def gaf_smoothness(rotation_rad: float = 0.02) -> Smoothness:
+    """GAF's weights (its appendix B: translation 3e4, rotation 3e3, jaw 4, eyes 1, expression 0.5), which are relative: the rotation sets the scale.
+
+    A weight w on a squared difference is a standard deviation proportional to 1 / sqrt(w).
+    """
+    sigma = lambda weight: rotation_rad * (3e3 / weight) ** 0.5  # noqa: E731
+    return Smoothness(rotation_rad, (sigma(3e4),) * 3, sigma(0.5), sigma(1.0), sigma(4.0))
+
+
+@dataclass(frozen=True)
+class SolverConfig:
+    """The least-squares fit. Standard deviations of the priors; the defaults come from a study on a synthetic clip with known vertices."""
+
+    key_frames: int = 40
+    """frames from which identity and focal length are estimated, evenly chosen"""
+    key_iterations: int = 12
+    iterations: int = 6
+    data_weight: float = 0.25
+    """all landmark terms are multiplied by this: neighbouring landmarks err together"""
+    landmark_noise_m: float = 0.00053
+    """error of a landmark besides its own spread, on the face"""
+    huber: float = 2.0
+    """standard deviations beyond which an error counts linearly"""
+    identity_sigma: float = 0.5
+    """of the identity coefficients, which are N(0, 1) over people"""
+    expression_sigma: float = 0.2
+    """of an expression around its start"""
+    score_share: float = 0.7
+    """expressions start at this share of MediaPipe's coefficients"""
+    bounds_sigma: float = 0.03
+    """softness of the bounds 0..1 of ARKit expressions"""
+    eyes_sigma_rad: float = 0.5
+    vergence_sigma_rad: float = 0.05
+    jaw_sigma_rad: float = 0.3
+    brow_offset_m: float = 0.008
+    """static sliding of the brow landmarks over the mesh: brows are texture"""
+    focal_prior: float = 2.75
+    """expected focal length, in units of the picture's long side"""
+    focal_log_sigma: float = 0.4
+    smoothness: Literal["study", "gaf"] = "study"
+    """relative weights of the first differences in time: of this package's study, or of the GAF paper"""
+
+    def first_differences(self) -> Smoothness:
+        return Smoothness() if self.smoothness == "study" else gaf_smoothness()
+
+
+@dataclass(frozen=True)
+class TrackConfig:
+    """Tracking a clip."""
+
+    rig: str = "procedural"
+    """rig to fit: procedural, or ict:PATH"""
+    models: Path | None = None
+    """folder of MediaPipe's model files; default $GAFCORE_MODELS, else the user's cache"""
+    max_frames: int | None = None
+    """only the first frames of the clip"""
+    focal: float | None = None
+    """focal length in pixels where it is known; otherwise it is estimated and reported with its uncertainty"""
+    split: Literal["all", "frontal"] = "all"
+    """frames that train: all, or those within 6 degrees of the median yaw (those beyond 10 degrees become "test")"""
+    min_confidence: float = 0.5
+    """confidence below which a face does not count"""
+    overlay: Literal["video", "sheet"] = "video"
+    solver: SolverConfig = field(default_factory=SolverConfig)

@@ -1,0 +1,151 @@
+"""Landmarks, expression scores and person masks by MediaPipe, one picture at a time.
+
+Image mode, not video mode: video mode filters the landmarks and lags 0.3 frames behind; the solver smooths instead, with all frames known.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from gafcore.errors import InputError
+from gafcore.progress import track as progress
+from gafcore.tracking.detections import N_LANDMARKS, Detections, Faces, collect
+from gafcore.tracking.models import ModelFiles, import_mediapipe
+
+_MASK_PX = 512  # long side at which person masks are kept; the model itself works at 256
+_THUMB_PX = 32
+_MAX_FACES = 4
+
+
+class Pictures(Protocol):
+    """What detection needs of a clip (gafcore.captures.video.Clip has it)."""
+
+    name: str
+    width: int
+    height: int
+    times_s: Any
+
+    def __len__(self) -> int: ...
+
+    def image(self, index: int) -> np.ndarray: ...
+
+
+class Detector:
+    """The two MediaPipe tasks, opened once. Use as a context manager: the tasks hold threads and must be closed."""
+
+    def __init__(self, models: ModelFiles, min_confidence: float = 0.5) -> None:
+        self._mp = import_mediapipe()
+        vision, base = self._mp.tasks.vision, self._mp.tasks.BaseOptions
+        with ExitStack() as stack:
+            self._face = stack.enter_context(
+                vision.FaceLandmarker.create_from_options(
+                    vision.FaceLandmarkerOptions(
+                        base_options=base(model_asset_path=str(models.face)),
+                        output_face_blendshapes=True,
+                        num_faces=_MAX_FACES,
+                        min_face_detection_confidence=min_confidence,
+                        min_face_presence_confidence=min_confidence,
+                    )
+                )
+            )
+            self._person = stack.enter_context(
+                vision.ImageSegmenter.create_from_options(
+                    vision.ImageSegmenterOptions(base_options=base(model_asset_path=str(models.person)), output_confidence_masks=True)
+                )
+            )
+            self._stack = stack.pop_all()
+        self.names: tuple[str, ...] = ()
+
+    def __enter__(self) -> Detector:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def faces(self, image: np.ndarray) -> Faces:
+        """All faces in `image` [H, W, 3] uint8."""
+        found = self._face.detect(_mp_image(self._mp, image))
+        scale = np.array([image.shape[1], image.shape[0]], np.float32)
+        points = np.array([[(p.x, p.y) for p in face] for face in found.face_landmarks], np.float32).reshape(-1, N_LANDMARKS, 2) * scale
+        scores = np.array([[c.score for c in face] for face in found.face_blendshapes], np.float32).reshape(len(points), -1)
+        if not self.names and found.face_blendshapes:
+            self.names = tuple(c.category_name for c in found.face_blendshapes[0])
+        return Faces(points, scores)
+
+    def person(self, image: np.ndarray) -> np.ndarray:
+        """The probability that a pixel shows a person, x 255, uint8, at most 512 px on the long side."""
+        mask = self._person.segment(_mp_image(self._mp, image)).confidence_masks[0].numpy_view()
+        mask = np.clip(np.nan_to_num(mask.reshape(image.shape[:2])) * 255 + 0.5, 0, 255).astype(np.uint8)
+        shrink = min(1.0, _MASK_PX / max(mask.shape))
+        if shrink == 1.0:
+            return mask
+        size = (max(1, round(mask.shape[1] * shrink)), max(1, round(mask.shape[0] * shrink)))
+        return np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.BOX))
+
+
+def _mp_image(mp: ModuleType, image: np.ndarray) -> Any:
+    return mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(image))
+
+
+def _thumbnail(image: np.ndarray) -> np.ndarray:
+    rows = np.linspace(0, image.shape[0] - 1, min(_THUMB_PX * 4, image.shape[0])).astype(int)
+    columns = np.linspace(0, image.shape[1] - 1, min(_THUMB_PX * 4, image.shape[1])).astype(int)
+    small = Image.fromarray(image[np.ix_(rows, columns)])
+    return np.asarray(small.resize((_THUMB_PX, _THUMB_PX), Image.Resampling.BOX))
+
+
+def detect(clip: Pictures, models: ModelFiles, *, max_frames: int | None = None, min_confidence: float = 0.5) -> Detections:
+    """Find the face and the person in every frame. Landmarks and masks run side by side on two threads.
+
+    Raises:
+        MissingError: MediaPipe is not installed.
+        InputError: No frame shows a face.
+    """
+    n = len(clip) if max_frames is None else min(len(clip), max_frames)
+    if n == 0:
+        raise InputError(f"{clip.name}: the clip has no frames")
+    times = np.array([float(clip.times_s[i]) for i in range(n)], np.float32)
+    clock = {"decode": 0.0, "landmarks": 0.0, "mask": 0.0}
+    faces: list[Faces] = []
+    masks: list[np.ndarray] = []
+    thumbnails: list[np.ndarray] = []
+    begin = time.perf_counter()
+    with Detector(models, min_confidence) as detector, ThreadPoolExecutor(1) as second:
+        for image in progress(_images(clip, n, clock), f"{clip.name}: faces and masks", total=n):
+            mask = second.submit(_timed, clock, "mask", detector.person, image)
+            faces.append(_timed(clock, "landmarks", detector.faces, image))
+            thumbnails.append(_thumbnail(image))
+            masks.append(mask.result())
+        names = detector.names
+    if not any(len(f.landmarks) for f in faces):
+        raise InputError(
+            f"{clip.name}: no face found in any of {n} frames of {clip.width}x{clip.height}. "
+            "The face must look towards the camera, be upright, and be about a fifth of the picture's height or more"
+        )
+    clock["detect (landmarks and masks side by side)"] = time.perf_counter() - begin
+    detections = collect(faces, names, np.stack(masks), np.stack(thumbnails), times, (clip.width, clip.height))
+    return replace(detections, seconds=clock)
+
+
+def _images(clip: Pictures, n: int, clock: dict[str, float]) -> Iterator[np.ndarray]:
+    for i in range(n):
+        yield _timed(clock, "decode", clip.image, i)
+
+
+def _timed(clock: dict[str, float], name: str, fn: Any, *args: Any) -> Any:
+    start = time.perf_counter()
+    try:
+        return fn(*args)
+    finally:
+        clock[name] += time.perf_counter() - start
+
+

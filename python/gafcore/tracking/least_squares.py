@@ -1,0 +1,180 @@
+"""Levenberg-Marquardt over all frames of a clip, with the block structure of the problem used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from gafcore.tracking.blocks import solve_blocks
+from gafcore.tracking.jacobian import linearise
+from gafcore.tracking.points import PointModel, place, project
+
+_CHUNK = 32  # frames whose Jacobians exist at once: 32 x 478 points x 2 x 66 parameters is 8 MB, about a cache
+_DAMPING = 1e-3
+_DAMPING_LIMIT = 1e8
+_CONVERGED = 1e-6  # relative decrease of the cost at which another step is not worth its time
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Landmarks over T frames, priors and smoothness. Precisions are 1 / sigma^2; a precision of zero leaves a parameter free.
+
+    Shared unknowns are the model's shape coefficients, then the log of the focal length.
+    """
+
+    model: PointModel
+    pixels: Float[Tensor, "T L 2"]
+    inverse_sigma: Float[Tensor, "T L"]  # 1 / px; 0 where a landmark is not known
+    centre: tuple[float, float]  # principal point, px
+    prior_mean: Float[Tensor, "T P"]
+    prior_precision: Float[Tensor, "T P"]
+    bounded: Bool[Tensor, "P"]  # parameters held softly in 0..1
+    bounds_precision: float
+    vergence_precision: float  # of the difference between the eyes
+    coupling: Float[Tensor, "T-1 P"] | None  # precision of the first differences
+    shared_mean: Float[Tensor, "S+1"]
+    shared_precision: Float[Tensor, "S+1"]
+    shared_free: bool
+    data_weight: float
+    huber: float
+
+    def frames(self, chunk: slice) -> Problem:
+        return replace(self, pixels=self.pixels[chunk], inverse_sigma=self.inverse_sigma[chunk])
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """Where the solver stopped. `shared_information` is the inverse covariance of the shared unknowns, the frames' eliminated."""
+
+    theta: Float[Tensor, "T P"]
+    shared: Float[Tensor, "S+1"]
+    cost: float
+    steps: int
+    shared_information: Float[Tensor, "S+1 S+1"] | None
+
+
+def residuals(problem: Problem, theta: Tensor, shared: Tensor) -> Float[Tensor, "T L 2"]:
+    """Projected minus detected landmarks, pixels; 0 where a landmark is not known."""
+    pixels = project(place(problem.model, theta, shared[:-1]), shared[-1].exp(), problem.centre)
+    return torch.where(problem.inverse_sigma[..., None] > 0, pixels - problem.pixels, torch.zeros_like(pixels))
+
+
+def cost(problem: Problem, theta: Tensor, shared: Tensor) -> float:
+    """Half the weighted sum of squares, Huber's function on the landmarks."""
+    size = residuals(problem, theta, shared).norm(dim=-1) * problem.inverse_sigma
+    k = problem.huber
+    total = problem.data_weight * torch.where(size < k, size * size / 2, k * (size - k / 2)).sum()
+    total = total + 0.5 * (problem.prior_precision * (theta - problem.prior_mean) ** 2).sum()
+    total = total + 0.5 * problem.bounds_precision * (_outside(theta) ** 2)[:, problem.bounded].sum()
+    total = total + 0.5 * problem.vergence_precision * (_vergence(problem, theta) ** 2).sum()
+    if problem.coupling is not None:
+        total = total + 0.5 * (problem.coupling * theta.diff(dim=0) ** 2).sum()
+    return float(total + 0.5 * (problem.shared_precision * (shared - problem.shared_mean) ** 2).sum())
+
+
+def _outside(theta: Tensor) -> Tensor:
+    return theta - theta.clamp(0, 1)
+
+
+def _vergence(problem: Problem, theta: Tensor) -> Tensor:
+    eyes = theta[:, problem.model.layout.eyes]
+    return eyes[:, :2] - eyes[:, 2:]
+
+
+@dataclass(frozen=True)
+class _System:
+    diagonal: Tensor  # [T, P, P]
+    gradient: Tensor  # [T, P]
+    border: Tensor | None  # [T, P, S+1]
+    corner: Tensor  # [S+1, S+1]
+    corner_gradient: Tensor  # [S+1]
+
+
+def _landmark_terms(problem: Problem, single: PointModel, theta: Tensor, shared: Tensor) -> _System:
+    """Gauss-Newton blocks of the landmark errors. Jacobians and products in float32, everything else in float64."""
+    n_frames, size = theta.shape
+    diagonal, gradient = theta.new_zeros(n_frames, size, size), theta.new_zeros(n_frames, size)
+    border = theta.new_zeros(n_frames, size, len(shared)) if problem.shared_free else None
+    corner, corner_gradient = theta.new_zeros(len(shared), len(shared)), theta.new_zeros(len(shared))
+    shape, focal = shared[:-1].float(), shared[-1].exp().float()
+    for start in range(0, n_frames, _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        part = problem.frames(chunk)
+        line = linearise(single, theta[chunk].float(), shape, focal, part.centre, shared=problem.shared_free)
+        known = part.inverse_sigma > 0
+        error = torch.where(known[..., None], line.pixels - part.pixels, 0.0).float()
+        scaled = error.norm(dim=-1) * part.inverse_sigma.float()
+        weight = part.inverse_sigma.float() * (problem.data_weight * (problem.huber / scaled.clamp(min=problem.huber))).sqrt()
+        error = (error * weight[..., None]).flatten(1)
+        jacobian = (line.frame * weight[..., None, None]).flatten(1, 2)
+        diagonal[chunk] = jacobian.mT @ jacobian
+        gradient[chunk] = -(jacobian.mT @ error[..., None])[..., 0]
+        if border is not None and line.shared is not None:
+            by_shared = (line.shared * weight[..., None, None]).flatten(1, 2)
+            border[chunk] = jacobian.mT @ by_shared
+            by_shared, error = by_shared.flatten(0, 1), error.flatten()
+            corner += by_shared.T @ by_shared
+            corner_gradient -= by_shared.T @ error
+    return _System(diagonal, gradient, border, corner, corner_gradient)
+
+
+def _add_priors(problem: Problem, system: _System, theta: Tensor, shared: Tensor) -> None:
+    """Add priors, bounds and smoothness in place; the couplings between frames stay implicit."""
+    outside = torch.where(problem.bounded, _outside(theta), 0.0)
+    precision = problem.prior_precision + problem.bounds_precision * (outside != 0)
+    system.gradient.sub_(problem.prior_precision * (theta - problem.prior_mean) + problem.bounds_precision * outside)
+    if problem.coupling is not None:
+        pull = problem.coupling * theta.diff(dim=0)
+        system.gradient[:-1] += pull
+        system.gradient[1:] -= pull
+        precision[:-1] += problem.coupling
+        precision[1:] += problem.coupling
+    system.diagonal.diagonal(dim1=1, dim2=2).add_(precision)
+    eyes, k = problem.model.layout.eyes, problem.vergence_precision
+    pair = theta.new_tensor([[1.0, -1.0], [-1.0, 1.0]]).kron(torch.eye(2, dtype=theta.dtype)) * k
+    system.diagonal[:, eyes, eyes] += pair
+    system.gradient[:, eyes] -= theta[:, eyes] @ pair
+    system.corner.diagonal().add_(problem.shared_precision)
+    system.corner_gradient.sub_(problem.shared_precision * (shared - problem.shared_mean))
+
+
+def _step(problem: Problem, system: _System, damping: float) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """A damped step of the frames' and the shared unknowns (None where frozen), and the border's Schur complement."""
+    diagonal = system.diagonal.clone()
+    diagonal.diagonal(dim1=1, dim2=2).mul_(1 + damping)
+    if system.border is None:
+        return solve_blocks(diagonal, problem.coupling, system.gradient)
+    corner = system.corner.clone()
+    corner.diagonal().mul_(1 + damping)
+    return solve_blocks(diagonal, problem.coupling, system.gradient, system.border, corner, system.corner_gradient)
+
+
+def minimise(problem: Problem, theta: Float[Tensor, "T P"], shared: Float[Tensor, "S+1"], iterations: int) -> Minimum:
+    """Levenberg-Marquardt from (theta, shared), float64. Stops after `iterations` accepted steps, or when the cost stands still."""
+    single = problem.model.to(torch.float32)
+    best = cost(problem, theta, shared)
+    damping, steps, information = _DAMPING, 0, None
+    system: _System | None = None
+    while steps < iterations and damping < _DAMPING_LIMIT:
+        if system is None:
+            system = _landmark_terms(problem, single, theta, shared)
+            _add_priors(problem, system, theta, shared)
+        try:
+            step, shared_step, schur = _step(problem, system, damping)
+        except torch.linalg.LinAlgError:
+            damping *= 8
+            continue
+        trial, trial_shared = theta + step, shared if shared_step is None else shared + shared_step
+        value = cost(problem, trial, trial_shared)
+        if not value < best:  # also when it is NaN
+            damping *= 8
+            continue
+        gain, best = best - value, value
+        theta, shared, information = trial, trial_shared, schur
+        damping, steps, system = damping / 5, steps + 1, None
+        if gain < _CONVERGED * best:
+            break
+    return Minimum(theta, shared, best, steps, information)
