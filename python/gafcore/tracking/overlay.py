@@ -1,0 +1,93 @@
+"""Pictures of how the mesh lies on the face: it must be looked at, because small landmark errors do not mean that it fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from gafcore.mesh import normal_map, rasterize
+from gafcore.movies import write_movie
+from gafcore.pictures import save_sheet, to_uint8
+from gafcore.progress import track as progress
+from gafcore.rigs.base import Rig
+from gafcore.tracking.assemble import yaw_degrees
+from gafcore.tracking.detect import Pictures
+from gafcore.tracking.detections import Detections
+from gafcore.types import Camera, Capture, RigParams
+
+_MESH_SHARE = 0.55  # of the mesh over the picture
+_EDGE = 0.035  # barycentric distance from an edge that is drawn as wire
+_TINT = (0.55, 0.75, 1.0)
+_MAX_PX = 1280  # long side of an overlay
+
+
+def shaded(rig: Rig, params: RigParams, camera: Camera, *, wire: bool = False) -> tuple[Float[Tensor, "H W 3"], Float[Tensor, "H W"]]:
+    """The mesh of one timestep, lit from the camera, and where it is."""
+    vertices = rig.vertices(params)
+    raster = rasterize(vertices, rig.faces, camera)
+    normals = normal_map(vertices, rig.faces, camera, raster=raster)[0]
+    light = (0.25 + 0.75 * (-normals[..., 2]).clamp(0, 1))[..., None] * torch.tensor(_TINT)
+    if wire:
+        light = torch.where((raster.barycentrics[0].amin(-1) < _EDGE)[..., None], light * 0.4, light)
+    return light, (raster.triangle_ids[0] >= 0).float()
+
+
+def overlay(picture: UInt8[np.ndarray, "H W 3"], rig: Rig, params: RigParams, camera: Camera, *, wire: bool = False) -> Float[Tensor, "H W 3"]:
+    """One picture with the mesh over it."""
+    image = torch.from_numpy(np.array(picture)).float() / 255
+    mesh, inside = shaded(rig, params, camera, wire=wire)
+    share = _MESH_SHARE * inside[..., None]
+    return image * (1 - share) + mesh * share
+
+
+def with_landmarks(image: Float[Tensor, "H W 3"], landmarks: Float[Tensor, "L 2"], color: Sequence[float] = (0.1, 1.0, 0.2)) -> Tensor:
+    """The detected points as dots of a pixel; points that are not known or outside are left out."""
+    pixels = landmarks[torch.isfinite(landmarks).all(-1)].long()
+    inside = ((pixels >= 0) & (pixels < torch.tensor([image.shape[1], image.shape[0]]))).all(-1)
+    image = image.clone()
+    image[pixels[inside, 1], pixels[inside, 0]] = torch.tensor(color)
+    return image
+
+
+def telling_frames(params: RigParams, detections: Detections, n: int = 8) -> list[int]:
+    """Frames worth a look: the most turned to either side, the widest mouth, the firmest blink, then evenly spread ones."""
+    found = torch.nonzero(detections.found)[:, 0]
+    yaw = yaw_degrees(params)[found]
+    chosen = [int(found[yaw.argmin()]), int(found[yaw.argmax()])]
+    for part in ("jawOpen", "eyeBlinkLeft", "mouthSmileLeft", "browInnerUp"):
+        if part in detections.score_names:
+            chosen.append(int(found[detections.scores[found, detections.score_names.index(part)].argmax()]))
+    chosen += found[torch.linspace(0, len(found) - 1, n).round().long()].tolist()
+    return sorted(list(dict.fromkeys(chosen))[:n])
+
+
+def write_overlay_sheet(path: str | Path, clip: Pictures, rig: Rig, capture: Capture, detections: Detections, n: int = 8) -> None:
+    """Rows of picture, picture with mesh, mesh with the detected landmarks, and what is left after masking."""
+    chosen = telling_frames(capture.params, detections, n)
+    rows: list[list[Tensor]] = [[], [], [], []]
+    for t in chosen:
+        frame, params, picture = capture.frames[t], capture.params[t], clip.image(t)
+        image = torch.from_numpy(np.array(picture)).float() / 255
+        rows[0].append(image)
+        rows[1].append(overlay(picture, rig, params, frame.camera))
+        rows[2].append(with_landmarks(shaded(rig, params, frame.camera, wire=True)[0], detections.landmarks[t]))
+        rows[3].append(frame.image())
+    save_sheet(path, rows, ["picture", "mesh", "landmarks", "head"], [f"frame {t}" for t in chosen], cell_px=min(320, detections.height))
+
+
+def write_overlay_video(path: str | Path, clip: Pictures, rig: Rig, capture: Capture, fps: float) -> None:
+    """The clip beside the clip with the mesh over it."""
+    write_movie(path, _video_frames(clip, rig, capture), fps)
+
+
+def _video_frames(clip: Pictures, rig: Rig, capture: Capture) -> Iterator[np.ndarray]:
+    step = max(1, -(-max(clip.width, clip.height) // _MAX_PX))
+    for t in progress(range(len(capture.frames)), "overlay"):
+        picture = clip.image(t)
+        drawn = to_uint8(overlay(picture, rig, capture.params[t], capture.frames[t].camera))
+        yield np.concatenate([picture, drawn], 1)[::step, ::step]

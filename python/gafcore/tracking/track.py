@@ -1,0 +1,87 @@
+"""Tracking from start to end: a clip goes in, a capture with the rig's parameters over time comes out."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gafcore.captures import video
+from gafcore.errors import InputError
+from gafcore.files import write_json
+from gafcore.rigs import load_rig
+from gafcore.rigs.base import Rig
+from gafcore.tracking.assemble import assemble
+from gafcore.tracking.config import TrackConfig
+from gafcore.tracking.detect import Pictures, detect
+from gafcore.tracking.detections import Detections
+from gafcore.tracking.mask import head_masks
+from gafcore.tracking.models import ModelFiles, find_models
+from gafcore.tracking.overlay import write_overlay_sheet, write_overlay_video
+from gafcore.tracking.report import report
+from gafcore.tracking.setup import LANDMARKS
+from gafcore.tracking.solve import Solution, solve
+from gafcore.types import Capture
+
+
+@dataclass(frozen=True)
+class Track:
+    """A tracked clip. `report` is JSON; `solution` is in camera space, `capture` has the rig about the origin."""
+
+    capture: Capture
+    detections: Detections
+    solution: Solution
+    report: dict[str, Any]
+
+
+def track(clip: Pictures, rig: Rig, config: TrackConfig | None = None, *, models: ModelFiles | None = None) -> Track:
+    """Fit `rig` to every frame of `clip`: landmarks and masks, one least-squares solve, head masks.
+
+    Args:
+        clip: gafcore.captures.video.read gives one.
+        rig: Must have MediaPipe landmarks.
+        models: Where MediaPipe's files are; by default as `find_models(config.models)` finds them.
+
+    Raises:
+        MissingError: MediaPipe or a model file is absent.
+        InputError: The rig has no MediaPipe landmarks, the focal length is not positive, or no frame shows a face.
+    """
+    config = config or TrackConfig()
+    if LANDMARKS not in rig.landmarks or len(rig.landmarks[LANDMARKS].indices) == 0:
+        raise InputError(f"rig {rig.name!r} has no {LANDMARKS} landmarks, so it cannot be tracked")
+    if config.focal is not None and not config.focal > 0:
+        raise InputError(f"focal must be > 0 px, got {config.focal}")
+    detections = detect(clip, models or find_models(config.models), max_frames=config.max_frames, min_confidence=config.min_confidence)
+    seconds = dict(detections.seconds)
+    start = time.perf_counter()
+    solution = solve(detections, rig, config.solver, focal_px=config.focal)
+    seconds["solve"] = time.perf_counter() - start
+    start = time.perf_counter()
+    masks = head_masks(detections, rig, solution)
+    seconds["head mask"] = time.perf_counter() - start
+    seconds["total"] = seconds["detect"] + seconds["solve"] + seconds["head mask"]
+    capture = assemble(clip, detections, rig, solution, masks, split=config.split)
+    return Track(capture, detections, solution, report(detections, solution, seconds))
+
+
+def track_to_folder(clip_path: str | Path, out: str | Path, config: TrackConfig | None = None) -> Track:
+    """Track a clip and write everything: the capture (VHAP layout), `report.json`, `overlay.png` and, for a video, `overlay.mp4`.
+
+    Raises:
+        GafError: As `track`; or the clip or the rig cannot be read.
+    """
+    from gafcore.captures import vhap
+
+    config = config or TrackConfig()
+    models = find_models(config.models)
+    rig = load_rig(config.rig)
+    clip = video.read(clip_path, max_frames=config.max_frames)
+    tracked = track(clip, rig, config, models=models)
+    out = Path(out)
+    vhap.write(tracked.capture, out)
+    write_json(out / "report.json", tracked.report)
+    write_overlay_sheet(out / "overlay.png", clip, rig, tracked.capture, tracked.detections)
+    if len(clip) > 1 and config.overlay == "video":
+        write_overlay_video(out / "overlay.mp4", clip, rig, tracked.capture, clip.fps)
+    return tracked
