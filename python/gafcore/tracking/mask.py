@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -18,6 +20,9 @@ from gafcore.tracking.solve import Solution
 _SOFT = 0.02  # half width of the soft edge below the neck, in face sizes
 _COMPONENT = 0.5  # person probability that joins pixels to one component
 _LABEL_PX = 128  # components are told apart at this size
+_BANDS = 24  # heights at which the neck's width is taken
+_SHOULDERS = 1.3  # a neck this many times as wide as at its narrowest has become shoulders
+_NECK_TILT_RAD = 0.44  # the base of a neck slopes down to the collarbones
 
 
 def head_masks(detections: Detections, rig: Rig, solution: Solution) -> list[np.ndarray]:
@@ -35,19 +40,19 @@ def head_masks(detections: Detections, rig: Rig, solution: Solution) -> list[np.
 
 
 def neck_ring(rig: Rig) -> Int[Tensor, "M"]:
-    """Vertices of the rim at which the mesh ends below the neck; the lowest vertices of a mesh that has no such rim."""
-    edges = torch.cat([rig.faces[:, [0, 1]], rig.faces[:, [1, 2]], rig.faces[:, [2, 0]]]).sort(dim=1).values
-    unique, counts = torch.unique(edges, dim=0, return_counts=True)
-    rim = torch.zeros(rig.n_vertices, dtype=torch.bool)
-    rim[unique[counts == 1].flatten()] = True
-    neck = rig.regions.get("neck")
-    if neck is not None and bool((rim & neck).any()):
-        rim &= neck
-    height = rig.template[:, 1]
-    low, high = float(height.min()), float(height.max())
-    lowest = height < low + 0.2 * (high - low)
-    ring = torch.nonzero(rim & lowest)[:, 0]
-    return ring if len(ring) >= 3 else torch.nonzero(height < low + 0.02 * (high - low))[:, 0]
+    """Vertices about the base of the neck: where it widens to the shoulders, lower in front than behind; its lower end where it never widens."""
+    neck = torch.nonzero(rig.regions["neck"])[:, 0] if "neck" in rig.regions else torch.arange(rig.n_vertices)
+    points = rig.template[neck].double()
+    bands = torch.linspace(float(points[:, 1].min()), float(points[:, 1].max()), _BANDS + 1).double()
+    band = torch.bucketize(points[:, 1].contiguous(), bands[1:-1])
+    width = torch.zeros(_BANDS).double().scatter_reduce(0, band, points[:, 0].abs(), "amax")
+    narrowest = int(torch.where(width > 0, width, torch.inf).argmin())
+    wide = torch.nonzero(width[:narrowest] > _SHOULDERS * width[narrowest])[:, 0]
+    base = float(bands[int(wide.max()) + 1]) if len(wide) else float(bands[0] + bands[1]) / 2
+    at_base = (points[:, 1] - base).abs() < float(bands[1] - bands[0])
+    middle = points[at_base, 2].mean() if bool(at_base.any()) else points[:, 2].mean()
+    above = points[:, 1] - base + math.tan(_NECK_TILT_RAD) * (points[:, 2] - middle)
+    return neck[above.abs() <= max(float(bands[1] - bands[0]) / 2, float(above.abs().sort().values[min(8, len(above) - 1)]))]
 
 
 def face_outline(landmarks: Float[np.ndarray, "478 2"]) -> Float[np.ndarray, "K 2"]:

@@ -46,11 +46,15 @@ def overlay(picture: UInt8[np.ndarray, "H W 3"], rig: Rig, params: RigParams, ca
 
 
 def with_landmarks(image: Float[Tensor, "H W 3"], landmarks: Float[Tensor, "L 2"], color: Sequence[float] = (0.1, 1.0, 0.2)) -> Tensor:
-    """The detected points as dots of a pixel; points that are not known or outside are left out."""
-    pixels = landmarks[torch.isfinite(landmarks).all(-1)].long()
-    inside = ((pixels >= 0) & (pixels < torch.tensor([image.shape[1], image.shape[0]]))).all(-1)
+    """The detected points as small squares; points that are not known or outside are left out."""
+    size = max(1, round(max(image.shape[:2]) / 400))
+    corner = (landmarks[torch.isfinite(landmarks).all(-1)] - (size - 1) / 2).long()
     image = image.clone()
-    image[pixels[inside, 1], pixels[inside, 0]] = torch.tensor(color)
+    for dx in range(size):
+        for dy in range(size):
+            x, y = corner[:, 0] + dx, corner[:, 1] + dy
+            inside = (x >= 0) & (y >= 0) & (x < image.shape[1]) & (y < image.shape[0])
+            image[y[inside], x[inside]] = torch.tensor(color)
     return image
 
 
@@ -75,7 +79,7 @@ def write_overlay_sheet(path: str | Path, clip: Pictures, rig: Rig, capture: Cap
         image = torch.from_numpy(np.array(picture)).float() / 255
         rows[0].append(image)
         rows[1].append(overlay(picture, rig, params, frame.camera))
-        rows[2].append(with_landmarks(shaded(rig, params, frame.camera, wire=True)[0], detections.landmarks[t]))
+        rows[2].append(with_landmarks(shaded(rig, params, frame.camera)[0], detections.landmarks[t]))
         rows[3].append(frame.image())
     save_sheet(path, rows, ["picture", "mesh", "landmarks", "head"], [f"frame {t}" for t in chosen], cell_px=min(320, detections.height))
 
