@@ -9,6 +9,7 @@ from scipy.spatial import ConvexHull
 
 from gafcore.rigs.base import Rig
 from gafcore.tracking.detections import Detections
+from gafcore.tracking.points import PointModel
 from gafcore.types import LandmarkEmbedding, RigParams
 
 ARKIT = ("jawOpen", "eyeBlink_L", "eyeBlink_R", "mouthSmile_L", "mouthSmile_R", "browInnerUp")
@@ -21,7 +22,7 @@ def smooth_modes(points: torch.Tensor, n: int, scale: float, generator: torch.Ge
     return scale * torch.sin(torch.einsum("vi,nij->nvj", points, frequency) + phase)
 
 
-def toy_rig(n_vertices: int = 240, n_shape: int = 6, seed: int = 0, centres_move: bool = True) -> Rig:
+def toy_rig(n_vertices: int = 240, n_shape: int = 6, seed: int = 0) -> Rig:
     """An egg with smooth modes, two eyes and a jaw with soft weights, and a landmark on every front face, numbered like MediaPipe's."""
     g = torch.Generator().manual_seed(seed)
     i = torch.arange(n_vertices, dtype=torch.float64) + 0.5
@@ -42,8 +43,6 @@ def toy_rig(n_vertices: int = 240, n_shape: int = 6, seed: int = 0, centres_move
     regressor = regressor / regressor.sum(1, keepdim=True)
 
     shape, expr = smooth_modes(template, n_shape, 0.003, g), smooth_modes(template, len(ARKIT), 0.012, g)
-    if not centres_move:  # modes that leave the joints where they are
-        expr = expr - (regressor @ expr).mean(1, keepdim=True) * 0
     front = torch.nonzero(template[faces].mean(1)[:, 2] > 0.045)[:, 0]
     bary = torch.rand(len(front), 3, generator=g, dtype=torch.float64) + 0.1
     embedding = LandmarkEmbedding(front, bary / bary.sum(1, keepdim=True), torch.arange(len(front)))
@@ -84,6 +83,16 @@ def toy_motion(rig: Rig, n_frames: int, seed: int = 1, distance_m: float = 0.6) 
         eyes_pose=torch.cat([gaze, zeros, gaze, zeros], 1),
         translation=wave(3, 0.01) + torch.tensor([0.0, 0.0, -distance_m], dtype=torch.float64),
     )
+
+
+def parameters(model: PointModel, params: RigParams) -> torch.Tensor:
+    """The solver's vector [T, P] of these parameters."""
+    layout = model.layout
+    theta = torch.zeros(len(params), layout.size, dtype=torch.float64)
+    theta[:, layout.rotation], theta[:, layout.translation] = params.rotation, params.translation
+    theta[:, layout.expr], theta[:, layout.jaw] = params.expr, params.jaw_pose
+    theta[:, layout.eyes] = params.eyes_pose[:, [0, 1, 3, 4]]
+    return theta
 
 
 def picture(points: torch.Tensor, focal_px: float, width: int, height: int) -> torch.Tensor:

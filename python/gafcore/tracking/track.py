@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gafcore.captures import video
+from gafcore.captures import vhap, video
 from gafcore.errors import InputError
 from gafcore.files import write_json
 from gafcore.rigs import load_rig
@@ -71,8 +71,6 @@ def track_to_folder(clip_path: str | Path, out: str | Path, config: TrackConfig 
     Raises:
         GafError: As `track`; or the clip or the rig cannot be read.
     """
-    from gafcore.captures import vhap
-
     config = config or TrackConfig()
     models = find_models(config.models)
     rig = load_rig(config.rig)

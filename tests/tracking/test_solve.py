@@ -1,0 +1,134 @@
+"""The solver finds the parameters that made the landmarks, on a rig small enough to know them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from gafcore.rigs.skinning import axis_angle_to_matrix
+from gafcore.tracking.config import SolverConfig
+from gafcore.tracking.solve import key_frames, solve
+from tests.tracking.toy import toy_detections, toy_motion, toy_rig
+
+FOCAL = 900.0
+
+
+@pytest.fixture(scope="module")
+def rig():
+    return toy_rig()
+
+
+def _vertex_error_mm(rig, got, want):
+    return 1e3 * (rig.vertices(got.map(lambda _, x: x.double())) - rig.vertices(want)).norm(dim=-1)
+
+
+def _without(detections, missing):
+    found = detections.found.clone()
+    found[missing] = False
+    landmarks = detections.landmarks.clone()
+    landmarks[missing] = float("nan")
+    return replace(detections, found=found, landmarks=landmarks)
+
+
+def test_parameters_are_recovered(rig):
+    motion = toy_motion(rig, 40)
+    got = solve(toy_detections(rig, motion, FOCAL), rig, focal_px=FOCAL)
+    assert got.focal_px == pytest.approx(FOCAL)
+    assert got.focal_sigma_px is None
+    torch.testing.assert_close(got.params.rotation.double(), motion.rotation, rtol=0, atol=4e-3)
+    torch.testing.assert_close(got.params.translation.double(), motion.translation, rtol=0, atol=1e-3)
+    torch.testing.assert_close(got.params.expr.double(), motion.expr, rtol=0, atol=0.03)
+    torch.testing.assert_close(got.params.shape.double(), motion.shape, rtol=0, atol=0.05)
+    torch.testing.assert_close(got.params.eyes_pose.double(), motion.eyes_pose, rtol=0, atol=0.06)
+    assert _vertex_error_mm(rig, got.params, motion).median() < 0.6  # depth is the least certain
+    assert got.errors_px[:, got.held_out].median() < 0.2
+
+
+def test_noise_is_averaged_away(rig):
+    motion = toy_motion(rig, 40)
+    got = solve(toy_detections(rig, motion, FOCAL, noise_px=1.5), rig, focal_px=FOCAL)
+    error = torch.linalg.norm(got.params.rotation.double() - motion.rotation, dim=-1)
+    assert error.median() < 0.01
+    assert got.errors_px[:, got.held_out].median() == pytest.approx(1.5 * 1.18, rel=0.25)  # the median of a Rayleigh distribution
+
+
+def test_focal_length_is_estimated_with_its_uncertainty(rig):
+    motion = toy_motion(rig, 60, distance_m=0.45)
+    got = solve(toy_detections(rig, motion, 700.0, noise_px=0.5), rig, SolverConfig(focal_prior=1.6))
+    assert got.focal_sigma_px is not None
+    assert abs(got.focal_px - 700) < 0.06 * 700
+    assert 0 < got.focal_sigma_px < 0.4 * got.focal_px
+
+
+def test_outliers_are_resisted(rig):
+    motion = toy_motion(rig, 30)
+    detections = toy_detections(rig, motion, FOCAL)
+    landmarks = detections.landmarks.clone()
+    landmarks[:, 7:150:10] += torch.tensor([25.0, -15.0])
+    got = solve(replace(detections, landmarks=landmarks), rig, focal_px=FOCAL)
+    assert _vertex_error_mm(rig, got.params, motion).median() < 2.0
+
+
+def test_gaps_are_bridged(rig):
+    motion = toy_motion(rig, 40)
+    missing = [0, 17, 18, 19, 20, 39]
+    got = solve(_without(toy_detections(rig, motion, FOCAL), missing), rig, focal_px=FOCAL)
+    assert torch.isfinite(got.params.rotation).all()
+    assert torch.isnan(got.errors_px[missing]).all()
+    assert torch.isfinite(got.errors_px[16]).all()
+    inner = [17, 18, 19, 20]
+    torch.testing.assert_close(got.params.rotation[inner].double(), motion.rotation[inner], rtol=0, atol=0.05)
+    torch.testing.assert_close(got.params.rotation[0], got.params.rotation[1], rtol=0, atol=0.02)
+
+
+def test_smoothness_stops_at_a_cut(rig):
+    motion = toy_motion(rig, 20)
+    jump = motion.rotation.clone()
+    jump[10:] += torch.tensor([0.0, 0.5, 0.0])
+    motion = replace(motion, rotation=jump)
+    detections = toy_detections(rig, motion, FOCAL)
+    through = solve(detections, rig, focal_px=FOCAL)
+    cut = solve(replace(detections, cuts=(10,)), rig, focal_px=FOCAL)
+    error = lambda s: (s.params.rotation[9:11].double() - motion.rotation[9:11]).abs().max()  # noqa: E731
+    assert error(cut) < 5e-3
+    assert error(cut) < error(through)
+
+
+def test_one_frame(rig):
+    motion = toy_motion(rig, 1)
+    got = solve(toy_detections(rig, motion, FOCAL), rig, focal_px=FOCAL)
+    turned = axis_angle_to_matrix(got.params.rotation.double()).mT @ axis_angle_to_matrix(motion.rotation)
+    angle = torch.arccos(((turned.diagonal(dim1=1, dim2=2).sum(-1) - 1) / 2).clamp(-1, 1))
+    assert angle.item() < 0.05
+    assert got.errors_px.median() < 1.0
+
+
+def test_smaller_faces_give_the_same_rig(rig):
+    """Noise and spread are stated on the face, so a clip at a quarter of the size is the same problem."""
+    motion = toy_motion(rig, 12)
+    large = solve(toy_detections(rig, motion, 4 * FOCAL, size=(2048, 1920)), rig, focal_px=4 * FOCAL)
+    small = solve(toy_detections(rig, motion, FOCAL), rig, focal_px=FOCAL)
+    torch.testing.assert_close(large.params.shape, small.params.shape, rtol=0, atol=5e-3)
+    torch.testing.assert_close(large.params.rotation, small.params.rotation, rtol=0, atol=2e-3)
+
+
+def test_threads_are_restored(rig, threads):
+    threads(2)
+    solve(toy_detections(rig, toy_motion(rig, 3), FOCAL), rig)
+    assert torch.get_num_threads() == 2
+
+
+def test_no_face_is_refused(rig):
+    detections = toy_detections(rig, toy_motion(rig, 2))
+    with pytest.raises(ValueError, match="no frame shows a face"):
+        solve(_without(detections, [0, 1]), rig)
+
+
+def test_key_frames_are_even_and_show_the_face():
+    found = torch.ones(100, dtype=torch.bool)
+    found[:20] = False
+    keys = key_frames(found, 5)
+    assert keys.tolist() == [20, 40, 60, 79, 99]
+    assert key_frames(found[:25], 40).tolist() == [20, 21, 22, 23, 24]
