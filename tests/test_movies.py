@@ -35,7 +35,11 @@ def test_odd_sizes_are_padded(tmp_path):
 
 @pytest.mark.parametrize(
     ("pictures", "fps", "message"),
-    [([], 10, "at least one"), ([np.zeros((4, 4, 3), np.uint8), np.zeros((4, 6, 3), np.uint8)], 10, "one size"), ([], 0, "fps must be > 0")],
+    [
+        ([], 10, "at least one"),
+        ([np.zeros((4, 4, 3), np.uint8), np.zeros((4, 6, 3), np.uint8)], 10, "one size"),
+        ([], 0, "fps must be > 0"),
+    ],
 )
 def test_refusals_leave_no_file(tmp_path, pictures, fps, message):
     with pytest.raises(ValueError, match=message):

@@ -39,7 +39,9 @@ def toy_rig(n_vertices: int = 240, n_shape: int = 6, seed: int = 0) -> Rig:
     jaw = near(0.0, -0.03, 0.09, 0.03) * 0.5
     weights = torch.stack([torch.zeros_like(jaw), 1 - jaw - eyes[0] - eyes[1], jaw, *eyes], 1).clamp(min=0)
     weights = weights / weights.sum(1, keepdim=True)
-    regressor = torch.stack([near(x, y, z, 0.03) for x, y, z in [(0, -0.03, 0), (0, 0, 0), (0, 0.02, 0.04), (0.03, 0.06, 0.09), (-0.03, 0.06, 0.09)]])
+    regressor = torch.stack(
+        [near(x, y, z, 0.03) for x, y, z in [(0, -0.03, 0), (0, 0, 0), (0, 0.02, 0.04), (0.03, 0.06, 0.09), (-0.03, 0.06, 0.09)]]
+    )
     regressor = regressor / regressor.sum(1, keepdim=True)
 
     shape, expr = smooth_modes(template, n_shape, 0.003, g), smooth_modes(template, len(ARKIT), 0.012, g)
@@ -103,7 +105,9 @@ def picture(points: torch.Tensor, focal_px: float, width: int, height: int) -> t
     return seen[..., :2] / seen[..., 2:]
 
 
-def toy_detections(rig: Rig, params: RigParams, focal_px: float = 900.0, size: tuple[int, int] = (512, 480), noise_px: float = 0.0) -> Detections:
+def toy_detections(
+    rig: Rig, params: RigParams, focal_px: float = 900.0, size: tuple[int, int] = (512, 480), noise_px: float = 0.0
+) -> Detections:
     """What a perfect detector with some noise would find."""
     n = len(params)
     seen = picture(rig.posed_landmarks(params, "mediapipe"), focal_px, *size)

@@ -25,12 +25,19 @@ BACKGROUND = (1.0, 1.0, 1.0)
 
 
 def assemble(
-    clip: Pictures, detections: Detections, rig: Rig, solution: Solution, masks: list[np.ndarray], *, split: Literal["all", "frontal"] = "all"
+    clip: Pictures,
+    detections: Detections,
+    rig: Rig,
+    solution: Solution,
+    masks: list[np.ndarray],
+    *,
+    split: Literal["all", "frontal"] = "all",
 ) -> Capture:
     """A capture whose pictures are decoded and composited on white when asked for. Frames without a face are in no split."""
     params, camera = centred(solution, detections.width, detections.height)
     frames = tuple(
-        Frame(camera, t, 0, _image(clip, t, mask), _mask(mask, camera), camera_id="0", timestep_id=f"{t:05d}") for t, mask in enumerate(masks)
+        Frame(camera, t, 0, _image(clip, t, mask), _mask(mask, camera), camera_id="0", timestep_id=f"{t:05d}")
+        for t, mask in enumerate(masks)
     )
     info: dict[str, Any] = {
         "clip": clip.name,
@@ -40,7 +47,9 @@ def assemble(
         "cuts": list(detections.cuts),
         "split": split,
     }
-    splits = split_by_yaw(params, detections.found) if split == "frontal" else {"train": tuple(torch.nonzero(detections.found)[:, 0].tolist())}
+    splits = (
+        split_by_yaw(params, detections.found) if split == "frontal" else {"train": tuple(torch.nonzero(detections.found)[:, 0].tolist())}
+    )
     return Capture(frames, rig, params, splits, BACKGROUND, info)
 
 

@@ -39,7 +39,9 @@ def solve_blocks(
     assert corner is not None and corner_gradient is not None
     schur = corner - torch.einsum("tps,tpq->sq", border, solved[..., 1:])
     schur = (schur + schur.T) / 2
-    shared = torch.cholesky_solve((corner_gradient - torch.einsum("tps,tp->s", border, solved[..., 0]))[:, None], torch.linalg.cholesky(schur))
+    shared = torch.cholesky_solve(
+        (corner_gradient - torch.einsum("tps,tp->s", border, solved[..., 0]))[:, None], torch.linalg.cholesky(schur)
+    )
     return (solved[..., :1] - solved[..., 1:] @ shared)[..., 0], shared[:, 0], schur
 
 

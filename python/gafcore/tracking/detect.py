@@ -147,5 +147,3 @@ def _timed(clock: dict[str, float], name: str, fn: Any, *args: Any) -> Any:
         return fn(*args)
     finally:
         clock[name] += time.perf_counter() - start
-
-

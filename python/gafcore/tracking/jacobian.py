@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gafcore.rigs.skinning import axis_angle_to_matrix
-from gafcore.tracking.points import TURNING, PointModel, _linear, _turns, project, right_jacobian, skew
+from gafcore.tracking.points import TURNING, PointModel, _linear, _turns, project, right_jacobian
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,13 @@ class Linearised:
 
 
 def linearise(
-    model: PointModel, theta: Float[Tensor, "T P"], shape: Float[Tensor, "S"], focal_px: Tensor, centre: tuple[float, float], *, shared: bool
+    model: PointModel,
+    theta: Float[Tensor, "T P"],
+    shape: Float[Tensor, "S"],
+    focal_px: Tensor,
+    centre: tuple[float, float],
+    *,
+    shared: bool,
 ) -> Linearised:
     """`project(place(...))` with its Jacobians; `shared` asks for those of shape and log focal, too."""
     layout = model.layout

@@ -66,7 +66,7 @@ def import_mediapipe() -> ModuleType:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         import mediapipe
-        import mediapipe.tasks.python.vision  # noqa: F401  (not imported by the package itself)
+        import mediapipe.tasks.python.vision
     except ImportError as error:
         raise MissingError(f'tracking needs mediapipe ({error}); install it with: pip install "gafcore[track]"') from None
     return mediapipe

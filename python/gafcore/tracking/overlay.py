@@ -37,7 +37,9 @@ def shaded(rig: Rig, params: RigParams, camera: Camera, *, wire: bool = False) -
     return light, (raster.triangle_ids[0] >= 0).float()
 
 
-def overlay(picture: UInt8[np.ndarray, "H W 3"], rig: Rig, params: RigParams, camera: Camera, *, wire: bool = False) -> Float[Tensor, "H W 3"]:
+def overlay(
+    picture: UInt8[np.ndarray, "H W 3"], rig: Rig, params: RigParams, camera: Camera, *, wire: bool = False
+) -> Float[Tensor, "H W 3"]:
     """One picture with the mesh over it."""
     image = torch.from_numpy(np.array(picture)).float() / 255
     mesh, inside = shaded(rig, params, camera, wire=wire)

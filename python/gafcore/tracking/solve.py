@@ -74,7 +74,9 @@ def _frozen(setup: Setup, first: Minimum, detections: Detections, rig: Rig, conf
     problem = setup.problem
     model, log_focal = problem.model.at_shape(first.shared[:-1]), first.shared[-1:]
     start, _ = start_parameters(model, problem.pixels, setup.held_out, detections, rig, config, float(log_focal.exp()))
-    frozen = replace(problem, model=model, shared_mean=log_focal, shared_precision=torch.zeros(1).double(), shared_free=False, prior_mean=start)
+    frozen = replace(
+        problem, model=model, shared_mean=log_focal, shared_precision=torch.zeros(1).double(), shared_free=False, prior_mean=start
+    )
     return frozen, start
 
 
