@@ -57,16 +57,14 @@ class VideoSource:
             if i == 0:
                 self.has_alpha = _has_alpha(frame)
                 self._orientation = self._orientation_of(frame)
-            pixels = None
-            if i == 0 or self._cache.has_room(pixels_bytes):
-                pixels = self._convert(i, frame)
-                pixels_bytes = pixels.nbytes
-                self._cache.put(i, pixels)
-            if i == 0:
-                self.size, self._coded = pixels.shape[:2], (frame.width, frame.height)
+                pixels = self._convert(0, frame)
+                self.size, self._coded, frame_bytes = pixels.shape[:2], (frame.width, frame.height), pixels.nbytes
+                self._cache.put(0, pixels)
             elif (frame.width, frame.height) != self._coded:
                 sizes = f"{frame.width}x{frame.height}, but frame 0 is {self._coded[0]}x{self._coded[1]}"
                 raise InputError(f"{self._path}: frame {i} is {sizes}; all frames need one size")
+            elif self._cache.has_room(frame_bytes):
+                self._cache.put(i, self._convert(i, frame))
             self._pts.append(frame.pts)
             if max_frames is not None and i + 1 >= max_frames:
                 break

@@ -17,7 +17,6 @@ from gafcore.captures.synthetic.skull import Skull
 from gafcore.mesh import vertex_normals
 from gafcore.rigs.base import Rig
 
-_SEGMENTS = 9
 _SIDES = 3  # a lock is a tapered three-sided tube
 
 
@@ -30,6 +29,7 @@ class Hair:
     normals: Float[Tensor, "H 3"]
     tangents: Float[Tensor, "H 3"]  # along the lock, towards the tip
     albedo: Float[Tensor, "H 3"]
+    shine: Float[Tensor, "H 1"]  # how much of a lock's highlight it shows
 
 
 @dataclass(frozen=True)
@@ -37,22 +37,24 @@ class _Style:
     """How locks grow. Lengths in metres."""
 
     n_locks: int
+    segments: int
     length: float
     width: float
     lift: float  # how far roots stand up from the scalp, 0..1
+    hug: float  # how closely locks follow the skull rather than their own direction, 0..1
     gravity: float  # bend towards the ground for each 10 cm grown
     back: float  # combed backwards rather than away from the crown, 0..1
     cap: float  # thickness of the layer beneath the locks
+    clearance: float  # from the head to the middle of a lock
     curl: float = 0.0  # radius of curls
-    clearance: float = 0.004
 
 
 _STYLES = {
-    "buzz": _Style(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0035),
-    "short": _Style(3000, 0.042, 0.0034, 0.22, 0.25, 0.50, 0.009, clearance=0.010),
-    "curly": _Style(2400, 0.062, 0.0052, 0.60, 0.45, 0.20, 0.014, curl=0.0045, clearance=0.010),
-    "bob": _Style(2400, 0.200, 0.0040, 0.25, 2.20, 0.35, 0.010, clearance=0.010),
-    "bun": _Style(2200, 0.110, 0.0030, 0.05, 0.0, 1.0, 0.007, clearance=0.007),
+    "buzz": _Style(9000, 1, 0.006, 0.0017, 0.9, 0.0, 0.0, 0.3, cap=0.0015, clearance=0.0),
+    "short": _Style(3400, 6, 0.045, 0.0034, 0.25, 0.8, 0.2, 0.45, cap=0.008, clearance=0.011),
+    "curly": _Style(2400, 9, 0.062, 0.0052, 0.60, 0.0, 0.45, 0.2, cap=0.014, clearance=0.010, curl=0.0045),
+    "bob": _Style(2600, 9, 0.190, 0.0040, 0.25, 0.3, 2.2, 0.35, cap=0.010, clearance=0.012),
+    "bun": _Style(2600, 9, 0.110, 0.0034, 0.05, 1.0, 0.0, 1.0, cap=0.005, clearance=0.008),
 }
 
 
@@ -65,7 +67,7 @@ def grow_hair(rig: Rig, vertices: Float[Tensor, "V 3"], look: Look, seed: int) -
     noise = Noise3(rng)
     parts = [_cap(rig, vertices, skull, style, look, noise)]
     if style.n_locks:
-        roots, normals = _roots(rig, vertices, style.n_locks, rng)
+        roots, normals = _roots(rig, vertices, skull, style.n_locks, rng)
         parts.append(_tubes(_grow(roots, normals, style, look.hair_style, skull, noise, rng), style, look, skull, rng))
     if look.hair_style == "bun":
         parts.append(_bun(skull, look, noise, rng))
@@ -84,12 +86,15 @@ def _cap(rig: Rig, vertices: Tensor, skull: Skull, style: _Style, look: Look, no
     down = torch.tensor([0.0, -0.6, -1.0]).expand(len(used), 3)
     tangents = normalize(down - (down * normals[used]).sum(-1, keepdim=True) * normals[used], dim=-1)
     shade = (0.62 + 0.25 * noise(vertices[used], 0.003, 2)).clamp(0.3, 1)
-    return Hair(raised[used], faces, normals[used], tangents, look.hair * shade[:, None])
+    matt = torch.full((len(used), 1), 0.15)
+    return Hair(raised[used], faces, normals[used], tangents, look.hair * shade[:, None], matt)
 
 
-def _roots(rig: Rig, vertices: Tensor, n: int, rng: torch.Generator) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
+def _roots(rig: Rig, vertices: Tensor, skull: Skull, n: int, rng: torch.Generator) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
     """Points spread evenly by area over the scalp, with the surface normals there."""
     faces = rig.faces[rig.regions["scalp"][rig.faces].all(1)]
+    middle = vertices[faces].mean(1)
+    faces = faces[(middle[:, 1] > skull.ear_y) | (middle[:, 2] < skull.behind_ear_z)]  # none around the ear lobes
     corners = vertices[faces]
     areas = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=-1)
     # Stratified along the running area, so that no patch is left empty.
@@ -108,19 +113,23 @@ def _grow(
     """Locks step by step: combed along the skull, bent by gravity, kept off the head and out of the face."""
     n = len(roots)
     lengths = style.length * (0.75 + 0.5 * torch.rand(n, generator=rng))
-    lengths = lengths * (0.45 + 0.55 * smoothstep(-0.02, 0.06, roots[:, 1] - skull.ear_y)) if name == "short" else lengths
+    if name == "short":  # cropped at the sides and in the neck
+        lengths = lengths * (0.35 + 0.65 * smoothstep(0.0, 0.07, roots[:, 1] - skull.ear_y))
     clump = torch.stack([noise(roots + 0.1 * k, 0.02, 2) for k in (1, 2, 3)], -1)
     direction = normalize(style.lift * normals + _comb(roots, normals, style, name, skull) + 0.35 * clump, dim=-1)
     phase, handed = 2 * math.pi * torch.rand(n, generator=rng), torch.where(torch.rand(n, generator=rng) < 0.5, 1.0, -1.0)
     target = skull.bun_center if name == "bun" else None
     point, points, growing = roots - 0.002 * normals, [roots - 0.002 * normals], torch.ones(n, 1)
-    for step in range(_SEGMENTS):
-        length = lengths[:, None] / _SEGMENTS
+    for step in range(style.segments):
+        length = lengths[:, None] / style.segments
         if target is not None:
             gap = target - point
             direction = normalize(direction + 0.9 * normalize(gap, dim=-1), dim=-1)
             length = torch.minimum(length * 1.6, (gap.norm(dim=-1, keepdim=True) - 0.02).clamp_min(0) * 0.5)
         direction = normalize(direction + torch.tensor([0.0, -1.0, 0.0]) * style.gravity * length / 0.1, dim=-1)
+        outward = skull.outward(point)
+        rising = (direction * outward).sum(-1, keepdim=True).clamp_min(0)
+        direction = normalize(direction - style.hug * (step > 0) * rising * outward, dim=-1)
         curl = _curl(direction, style, phase + handed * 1.7 * step) if style.curl else 0.0
         moved = skull.push_out(point + growing * (length * direction + curl), style.clearance * min(1.0, (step + 1) / 3))
         growing = growing * (~skull.in_face(moved))[:, None]
@@ -166,7 +175,8 @@ def _tubes(points: Float[Tensor, "n S 3"], style: _Style, look: Look, skull: Sku
     tone = (0.75 + 0.5 * torch.rand(n, 1, generator=rng)) * (0.65 + 0.45 * along)
     albedo = (look.hair * tone[..., None])[:, :, None].expand(-1, -1, _SIDES, -1)
     tangents = tangents[:, :, None].expand(-1, -1, _SIDES, -1)
-    return Hair(*(x.reshape(-1, 3) for x in (vertices,)), _tube_faces(n, n_points), *(x.reshape(-1, 3) for x in (normals, tangents, albedo)))
+    flat = [x.reshape(-1, 3) for x in (vertices, normals, tangents, albedo)]
+    return Hair(flat[0], _tube_faces(n, n_points), *flat[1:], torch.ones(len(flat[0]), 1))
 
 
 def _tube_faces(n: int, n_points: int) -> Int[Tensor, "G 3"]:
@@ -192,15 +202,15 @@ def _bun(skull: Skull, look: Look, noise: Noise3, rng: torch.Generator) -> Hair:
     normals = ray @ frame
     tangents = normalize(torch.linalg.cross(normals, axis.expand_as(normals)) + 0.4 * normals[:, [1, 2, 0]], dim=-1)
     tone = 0.85 + 0.25 * swirl.sin() + 0.1 * torch.rand(len(ray), generator=rng)
-    return Hair(vertices, faces, normals, tangents, look.hair * tone[:, None])
+    return Hair(vertices, faces, normals, tangents, look.hair * tone[:, None], torch.full((len(ray), 1), 0.5))
 
 
 def _join(parts: list[Hair]) -> Hair:
     starts = torch.tensor([0] + [len(p.vertices) for p in parts]).cumsum(0)
     faces = torch.cat([p.faces + start for p, start in zip(parts, starts, strict=False)])
-    joined = (torch.cat([getattr(p, name) for p in parts]) for name in ("normals", "tangents", "albedo"))
+    joined = (torch.cat([getattr(p, name) for p in parts]) for name in ("normals", "tangents", "albedo", "shine"))
     return Hair(torch.cat([p.vertices for p in parts]), faces, *joined)
 
 
 def _empty() -> Hair:
-    return Hair(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.long), *(torch.zeros(0, 3) for _ in range(3)))
+    return Hair(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.long), *(torch.zeros(0, size) for size in (3, 3, 3, 1)))

@@ -18,7 +18,7 @@ _COSINE_BANDS = torch.tensor([1.0] + [2 / 3] * 3 + [1 / 4] * 5)
 # Light that enters skin spreads before it leaves, red the most: it softens the higher bands, and so warms the edge of shadows.
 _SCATTER = torch.tensor([[1.0, 1.0, 1.0]] + [[0.94, 0.98, 1.0]] * 3 + [[0.75, 0.92, 1.0]] * 5)
 
-_N_DIRECTIONS = 48
+_N_DIRECTIONS = 36
 _DEPTH_MAP_PX = 224
 _DEPTH_BIAS_M = 0.0035  # more than a pixel of the depth map on a slope, less than a lip
 _FAR_M = 6.0
@@ -52,7 +52,7 @@ def random_light(seed: int) -> Light:
     fill_color = torch.tensor([1 - warmth, 1.0, 1 + warmth]) * uniform(rng, 0.25, 0.4)
     directions, colors = torch.stack([key, fill]), torch.stack([key_color, fill_color])
     sky = torch.zeros(9, 3)
-    sky[0] = 0.62 * 2 * math.sqrt(math.pi)  # the constant 0.62
+    sky[0] = 0.45 * 2 * math.sqrt(math.pi)  # the constant 0.45
     sky[1] = 0.10  # a little more from above
     lamps = _COSINE_BANDS[:, None] * torch.einsum("lk,lc->kc", sh_basis(directions), colors) * math.pi
     return Light((sky + lamps * 0.62) * _SCATTER, directions, colors)

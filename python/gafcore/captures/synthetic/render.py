@@ -76,7 +76,7 @@ def _scene(model: Model, vertices: Tensor) -> _Scene:
     moved, rotation = pose_hair(model, vertices)
     normals, tangents, shade = hair.normals @ rotation.T, hair.tangents @ rotation.T, model.hair_occlusion[:, None]
     scattered = hair.albedo * irradiance(model.light, normals) * shade
-    gleam = _HAIR_SHINE * (0.35 + hair.albedo.sqrt()) * shade
+    gleam = _HAIR_SHINE * hair.shine * (0.35 + hair.albedo.sqrt()) * shade
     locks = torch.cat([moved, normals, tangents, scattered, gleam], -1)
     return _Scene(torch.cat([vertices, moved]), torch.cat([faces, hair.faces + len(vertices)]), len(faces), head, locks)
 

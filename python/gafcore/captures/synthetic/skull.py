@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import grid_sample, normalize
 
+from gafcore.captures.synthetic.noise import smoothstep
 from gafcore.rigs.base import Rig
 
 _MAP_ROWS, _MAP_COLUMNS = 48, 96
@@ -24,6 +25,7 @@ class Skull:
     bun_center: Float[Tensor, "3"]
     bun_radius: float
     ear_y: float
+    behind_ear_z: float
     face_min_z: float
     face_max_y: float
     face_half_width: float
@@ -47,6 +49,7 @@ class Skull:
             bun_center=center + back / back.norm() * (float(center[2] - low[2]) + 0.10 * size),
             bun_radius=0.19 * size,
             ear_y=ear_y,
+            behind_ear_z=ear_z - 0.035,
             face_min_z=ear_z + 0.018,
             face_max_y=brow_y + 0.012,
             face_half_width=float((marks[16, 0] - marks[0, 0]).abs()) / 2 * 0.97,
@@ -68,7 +71,8 @@ class Skull:
         grid = torch.stack([column * _MAP_COLUMNS / (_MAP_COLUMNS + 2), row], -1)[None, None]
         padded = torch.cat([self.radius[:, -1:], self.radius, self.radius[:, :1]], 1)
         limit = grid_sample(padded[None, None], grid, align_corners=False, padding_mode="border").view(-1, 1) + clearance_m
-        return self.center + ray * torch.maximum(distance, limit)
+        beside_neck = smoothstep(-0.95, -0.65, ray[:, 1:2])  # below the jaw the map has nothing to say
+        return self.center + ray * torch.maximum(distance, limit * beside_neck)
 
     def in_face(self, points: Float[Tensor, "N 3"]) -> Bool[Tensor, "N"]:
         """Where hair would hang into the face."""
