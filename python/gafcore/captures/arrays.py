@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -12,7 +14,20 @@ import numpy as np
 from gafcore.errors import InputError, MissingError
 
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-_BROKEN = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, NotImplementedError, OverflowError, MemoryError)
+# Whatever a damaged archive makes zipfile raise, and a damaged header NumPy, which reads headers with Python's own tokenizer.
+_BROKEN_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    OSError,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+)
+_BROKEN_HEADER = (ValueError, SyntaxError, tokenize.TokenError, TypeError, KeyError)
+_BROKEN = _BROKEN_ZIP + _BROKEN_HEADER
 
 
 def read_npz(
@@ -26,7 +41,7 @@ def read_npz(
 
     Raises:
         MissingError: No such file.
-        InputError: Not an npz file, an array is missing, has another shape or type, or holds NaN or infinity. The message names file and array.
+        InputError: Not an npz file; an array is missing, has another shape or type, or holds NaN or infinity. The message names both.
     """
     optional = optional or {}
     if not path.is_file():

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class ImageCache:
-    """Least recently used arrays up to `limit_bytes` in all. Safe to share between threads; two threads never decode the same key at once."""
+    """Arrays up to `limit_bytes` in all; the least recently used go first. Threads may share it; no two decode the same key at once."""
 
     def __init__(self, limit_bytes: int = DEFAULT_BYTES) -> None:
         if limit_bytes < 0:
@@ -101,7 +101,7 @@ def ahead(items: Iterable[T], load: Callable[[T], object], depth: int = 4, threa
 
 
 def prefetch(capture: Capture, frame_numbers: Iterable[int], depth: int = 4) -> Iterator[tuple[Frame, object, object]]:
-    """Yield `(frame, image, mask)` for the given frames, in order, decoding ahead on a background thread. `mask` is None where a frame has none."""
+    """Yield `(frame, image, mask)` of the given frames in order, decoding ahead on a background thread; no mask gives None."""
 
     def load(number: int) -> tuple:
         frame = capture.frames[number]

@@ -47,7 +47,7 @@ def on_white(rgba: np.ndarray) -> np.ndarray:
 class PictureSource:
     """Pictures as frames at an even rate. All must have one size; sizes are read from the headers at once, pixels later."""
 
-    def __init__(self, path: Path, files: list[Path], max_frames: int | None, fps: float, cache: ImageCache) -> None:
+    def __init__(self, files: list[Path], max_frames: int | None, fps: float, cache: ImageCache) -> None:
         self._cache = cache
         self._pages = [(file, page) for file in files[:max_frames] for page in range(_page_count(file))][:max_frames]
         first = self._decode(0)

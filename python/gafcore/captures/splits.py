@@ -59,4 +59,4 @@ def check_splits(where: str, splits: Mapping[str, Sequence[int]], frames: Sequen
         shared = next((i for i in ids if name != TRAIN and (frames[i].timestep, frames[i].camera_index) in trained), None)
         if shared is not None:
             view = f"timestep {frames[shared].timestep}, camera {frames[shared].camera_index}"
-            raise InputError(f"{where}: frame {shared} ({view}) is in split {name!r} and in 'train'; held-out frames must not be trained on")
+            raise InputError(f"{where}: frame {shared} ({view}) is in split {name!r} and in 'train'; held-out views must not train")

@@ -40,7 +40,7 @@ def read(path: str | Path, *, rig: Rig | None = None, cache_bytes: int = DEFAULT
 
     Raises:
         MissingError: The folder, a file in it, or the rig is absent.
-        InputError: Something in it is malformed, leaves the folder, or mixes training with held-out frames. The message names file and field.
+        InputError: Something is malformed, leaves the folder, or mixes training with held-out frames. The message names file and field.
     """
     root = Path(path)
     if not root.is_dir():
@@ -89,7 +89,8 @@ def _load_rig(root: Path) -> Rig:
         try:
             return load_rig("flame")
         except (GafError, ValueError) as error:
-            raise MissingError(f"{root} has no rig.json, so it is VHAP data on the FLAME rig, which this version cannot load ({error})") from None
+            reason = f"{root} has no rig.json, so it is VHAP data on the FLAME rig, which this version cannot load"
+            raise MissingError(f"{reason} ({error})") from None
     try:
         return load_rig(read_spec(path))
     except GafError as error:
@@ -103,8 +104,9 @@ def _params(root: Path, document: dict[str, Any], records: list[FrameRecord], ri
     files = {t: root / "flame_param" / f"{t:05d}.npz" for t in _listed_timesteps(root, document)}
     files = {t: file for t, file in files.items() if file.is_file()}
     for record in records:
-        if files.setdefault(record.timestep_index, record.params).resolve() != record.params:
-            raise InputError(f"{record.where}: 'flame_param_path' is {record.params}, but timestep {record.timestep_index} has another file elsewhere")
+        other = files.setdefault(record.timestep_index, record.params)
+        if other.resolve() != record.params:
+            raise InputError(f"{record.where}: 'flame_param_path' is {record.params}, but the same timestep also has {other}")
     timesteps = sorted(files)
     shapes = {"translation": (1, 3), "rotation": (1, 3), "neck_pose": (1, 3), "jaw_pose": (1, 3), "eyes_pose": (1, 6)}
     shapes |= {"shape": (rig.n_shape,), "expr": (1, rig.n_expr)}
@@ -183,7 +185,8 @@ class _Pixels:
         try:
             with Image.open(self.path) as image:
                 if image.size != self.size:
-                    raise InputError(f"{self.where}: {self.path} is {image.size[0]}x{image.size[1]}, but 'w' and 'h' say {self.size[0]}x{self.size[1]}")
+                    found, said = ("x".join(map(str, size)) for size in (image.size, self.size))
+                    raise InputError(f"{self.where}: {self.path} is {found}, but 'w' and 'h' say {said}")
                 return self.to_array(image)
         except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
             raise InputError(f"{self.where}: {self.path} cannot be decoded ({error})") from None
@@ -198,12 +201,15 @@ def _frame(record: FrameRecord, row: int, cache: ImageCache, background: Iterabl
             return np.array(image.convert("RGB"))
         return np.array(Image.alpha_composite(Image.new("RGBA", image.size, (*behind, 255)), image.convert("RGBA")).convert("RGB"))
 
+    def to_alpha(image: Image.Image) -> np.ndarray:
+        return np.array(image.convert("L"))
+
     return Frame(
         camera=record.camera,
         timestep=row,
         camera_index=record.camera_index,
         image=_Pixels(record.where, record.image, size, to_rgb, cache),
-        mask=_Pixels(record.where, record.mask, size, lambda image: np.array(image.convert("L")), cache) if record.mask is not None else None,
+        mask=_Pixels(record.where, record.mask, size, to_alpha, cache) if record.mask is not None else None,
         camera_id=record.camera_id,
         timestep_id=record.timestep_id,
     )

@@ -52,7 +52,8 @@ def parse_frames(path: Path, document: dict[str, Any]) -> list[FrameRecord]:
     for i, record in enumerate(records):
         for key in (record.file_path, (record.timestep_index, record.camera_index)):
             if key in seen:
-                raise InputError(f"{record.where}: repeats frame {seen[key]} (same {'file_path' if isinstance(key, str) else 'timestep and camera'})")
+                what = "file_path" if isinstance(key, str) else "timestep and camera"
+                raise InputError(f"{record.where}: repeats frame {seen[key]} (same {what})")
             seen[key] = i
     return records
 
@@ -142,7 +143,8 @@ def _path(document: Path, where: str, key: str, relative: str) -> Path:
 
 
 def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number", type(None): "nothing"}
+    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
+    names[type(None)] = "nothing"
     return names.get(type(value), type(value).__name__)
 
 

@@ -85,11 +85,11 @@ def read(path: str | Path, *, max_frames: int | None = None, cache_bytes: int = 
 
 def _open(path: Path, max_frames: int | None, cache: ImageCache) -> VideoSource | PictureSource:
     if path.is_dir():
-        return PictureSource(path, _pictures_in(path), max_frames, FOLDER_FPS, cache)
+        return PictureSource(_pictures_in(path), max_frames, FOLDER_FPS, cache)
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty")
     if path.suffix.lower() in PICTURE_SUFFIXES:
-        return PictureSource(path, [path], max_frames, FOLDER_FPS, cache)
+        return PictureSource([path], max_frames, FOLDER_FPS, cache)
     return VideoSource(path, max_frames, cache)
 
 

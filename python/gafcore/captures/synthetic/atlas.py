@@ -64,7 +64,7 @@ def texels(atlas: Atlas) -> Texels:
 
 
 def fill(atlas: Atlas, covered: Texels, values: Float[Tensor, "N A"]) -> Float[Tensor, "A H W"]:
-    """The picture with `values` at the covered texels and the nearest covered texel's elsewhere, so that filtering never picks up blanks."""
+    """The picture with `values` at the covered texels, and the nearest covered one's elsewhere: filtering never picks up blanks."""
     height, width = atlas.page_px, atlas.page_px * atlas.n_pages
     picture = torch.zeros(values.shape[1], height, width)
     picture[:, covered.rows, covered.columns] = values.T

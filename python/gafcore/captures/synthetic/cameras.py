@@ -14,7 +14,13 @@ _HEIGHTS_RAD = (0.0, math.radians(15))  # the front camera is in the lower row, 
 
 
 def nersemble_arc(
-    n: int = 16, *, target: Sequence[float] = (0.0, 0.0, 0.0), distance_m: float = 1.0, radius_m: float = 0.17, width: int = 256, height: int = 256
+    n: int = 16,
+    *,
+    target: Sequence[float] = (0.0, 0.0, 0.0),
+    distance_m: float = 1.0,
+    radius_m: float = 0.17,
+    width: int = 256,
+    height: int = 256,
 ) -> list[Camera]:
     """Cameras from the subject's right (azimuth -75 degrees) to the left (+75), in two alternating rows, all aimed at `target`.
 

@@ -57,7 +57,8 @@ class SynthConfig:
     eval_timesteps: int = 0
 
     def __post_init__(self) -> None:
-        for name, low, high in (("size", 1, 4096), ("n_timesteps", 1, 100_000), ("n_cameras", 1, 100), ("samples", 1, 16), ("page_px", 0, 8192)):
+        limits = {"size": (1, 4096), "n_timesteps": (1, 100_000), "n_cameras": (1, 100), "samples": (1, 16), "page_px": (0, 8192)}
+        for name, (low, high) in limits.items():
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ValueError(f"{name} must be in {low}..{high}, got {value}")

@@ -1,4 +1,4 @@
-"""Hair: locks grown from the scalp over a cap, combed by style. It is geometry of its own, not part of any rig, and moves with the skull."""
+"""Hair: locks grown from the scalp over a cap, combed by style. It is no part of the rig, and moves with the skull."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _FAR_M = 6.0
 
 @dataclass(frozen=True)
 class Light:
-    """`irradiance` are nine coefficients of light arriving at a surface by its normal; lamps are unit vectors towards them and their colours."""
+    """Coefficients of the light arriving at a surface by its normal; unit vectors towards the lamps, and their colours."""
 
     irradiance: Float[Tensor, "9 3"]
     lamp_directions: Float[Tensor, "L 3"]
@@ -63,9 +63,7 @@ def irradiance(light: Light, normals: Float[Tensor, "N 3"]) -> Float[Tensor, "N 
     return (sh_basis(normals) @ light.irradiance).clamp_min(0)
 
 
-def ambient_occlusion(
-    vertices: Float[Tensor, "V 3"], normals: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"]
-) -> Float[Tensor, "V"]:
+def ambient_occlusion(vertices: Float[Tensor, "V 3"], normals: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"]) -> Float[Tensor, "V"]:
     """The share of the sky, weighted by the cosine, that vertices see past the mesh, 0..1: depth maps from many directions."""
     center = (vertices.amin(0) + vertices.amax(0)) / 2
     radius = float((vertices - center).norm(dim=-1).max())

@@ -32,7 +32,7 @@ class Texture:
 
 @dataclass(frozen=True)
 class _Canvas:
-    """The texels of one material with what painting needs: rest position in head units (eye span 9 cm), and the landmarks in the same units."""
+    """The texels of one material: rest positions and landmarks, both scaled to a head whose eyes span 9 cm."""
 
     points: Float[Tensor, "N 3"]
     normals: Float[Tensor, "N 3"]
@@ -101,9 +101,10 @@ def _complexion(canvas: _Canvas) -> Tensor:
     """Base tone, blood under the skin, large and small variation, pores, freckles."""
     p, look, marks = canvas.points, canvas.look, canvas.landmarks
     tone = 1 + 0.06 * canvas.noise(p, 0.07, 3) + 0.05 * canvas.noise(p, 0.011, 2) + 0.06 * canvas.noise(p, 0.0016, 2)
-    cheeks = sum(canvas.near((marks[a] + marks[b]) / 2 + 0.3 * (marks[31 + c] - (marks[a] + marks[b]) / 2), 0.018) for a, b, c in ((2, 41, 0), (14, 46, 4)))
+    cheeks = sum(canvas.near(0.35 * (marks[a] + marks[b]) + 0.3 * marks[c], 0.018) for a, b, c in ((2, 41, 31), (14, 46, 35)))
     ears = smoothstep(0.066, 0.082, p[:, 0].abs()) * smoothstep(0.05, 0.03, (p[:, 1] - marks[29, 1]).abs())
-    red = 0.8 * cheeks + 0.7 * canvas.near(marks[30], 0.012) + 0.6 * canvas.near(marks[33], 0.01) + 0.5 * ears + 0.25 * canvas.near(marks[8], 0.02)
+    nose, chin = 0.7 * canvas.near(marks[30], 0.012) + 0.6 * canvas.near(marks[33], 0.01), 0.25 * canvas.near(marks[8], 0.02)
+    red = 0.8 * cheeks + nose + 0.5 * ears + chin
     red = look.blood * (red + 0.25 * canvas.noise(p, 0.02, 3)).clamp(-0.3, 1.2)
     albedo = look.skin * tone[:, None] * (1 - red[:, None] * torch.tensor([0.02, 0.26, 0.24]))
     face = canvas.near((marks[29] + marks[33]) / 2, 0.045)
@@ -183,7 +184,8 @@ def _eyes(canvas: _Canvas, centers: Float[Tensor, "2 3"]) -> Tensor:
     around = torch.nn.functional.normalize(ray[:, :2], dim=-1)
     fibres = canvas.noise(torch.cat([around * 0.05, nearest[:, None] * 0.3 + 0.02 * angle[:, None]], -1), 0.006, 3)
     veins = smoothstep(0.25, 0.6, canvas.noise(canvas.points, 0.004, 3)) * smoothstep(0.5, 1.1, angle)
-    sclera = color(236, 230, 226) * (1 - veins[:, None] * torch.tensor([0.05, 0.25, 0.25])) * (1 - 0.25 * smoothstep(0.6, 1.2, angle))[:, None]
+    darker = 1 - 0.25 * smoothstep(0.6, 1.2, angle)  # under the lids
+    sclera = color(236, 230, 226) * (1 - veins[:, None] * torch.tensor([0.05, 0.25, 0.25])) * darker[:, None]
     ring = smoothstep(0.42, 0.50, angle)
     iris = canvas.look.iris * (1.15 + 0.45 * fibres - 0.75 * ring + 0.35 * smoothstep(0.32, 0.2, angle))[:, None]
     eye = sclera + smoothstep(0.535, 0.495, angle)[:, None] * (iris - sclera)

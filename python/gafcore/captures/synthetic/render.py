@@ -59,8 +59,8 @@ def pose_hair(model: Model, vertices: Float[Tensor, "V 3"]) -> tuple[Float[Tenso
 def render(model: Model, vertices: Float[Tensor, "V 3"], camera: Camera, *, samples: int = 4) -> Float[Tensor, "H W 4"]:
     """sRGB colour on white, and coverage, each the mean of `samples` x `samples` points a pixel.
 
-    The mean is taken over display values, not light: then colour = alpha * foreground + (1 - alpha) * background holds exactly for the stored
-    values, as it does for splats and for pictures that were matted after capture.
+    The mean is taken over display values, not light: then colour = alpha * foreground + (1 - alpha) * background holds exactly for what is
+    stored, as it does for splats and for pictures that were matted after capture.
     """
     scene = _scene(model, vertices)
     eye = camera_position(camera)

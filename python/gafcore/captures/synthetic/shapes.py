@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float
@@ -39,7 +40,7 @@ def signed_distance_xy(points: Float[Tensor, "N 3"], outline: Float[Tensor, "K 3
     flat = torch.cat([xy, torch.zeros(len(xy), 1)], -1)
     distance = distance_to_line(flat, torch.cat([closed, torch.zeros(len(closed), 1)], -1))
     crossings = torch.zeros(len(xy), dtype=torch.long)
-    for a, b in zip(closed[:-1], closed[1:], strict=True):
+    for a, b in pairwise(closed):
         spans = (a[1] > xy[:, 1]) != (b[1] > xy[:, 1])
         x = a[0] + (xy[:, 1] - a[1]) / (b[1] - a[1]) * (b[0] - a[0])
         crossings += (spans & (xy[:, 0] < x)).long()

@@ -86,7 +86,8 @@ def _radius_map(points: Tensor, center: Tensor) -> Float[Tensor, "rows columns"]
     distance = away.norm(dim=-1)
     row = ((torch.asin((away[:, 1] / distance).clamp(-1, 1)) / torch.pi + 0.5) * _MAP_ROWS).long().clamp(0, _MAP_ROWS - 1)
     column = ((torch.atan2(away[:, 0], away[:, 2]) / torch.pi + 1) / 2 * _MAP_COLUMNS).long().clamp(0, _MAP_COLUMNS - 1)
-    radius = torch.zeros(_MAP_ROWS * _MAP_COLUMNS).scatter_reduce_(0, row * _MAP_COLUMNS + column, distance, "amax").view(_MAP_ROWS, _MAP_COLUMNS)
+    cells = torch.zeros(_MAP_ROWS * _MAP_COLUMNS).scatter_reduce_(0, row * _MAP_COLUMNS + column, distance, "amax")
+    radius = cells.view(_MAP_ROWS, _MAP_COLUMNS)
     known = radius > 0
     while not bool(known.all()):
         total, count = torch.zeros_like(radius), torch.zeros_like(radius)
