@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from PIL import Image, ImageOps, ImageSequence
 from gafcore.captures.cache import ImageCache
 from gafcore.errors import InputError
 
+# What Pillow raises on damaged files, by format.
+BROKEN_PICTURE = (OSError, ValueError, SyntaxError, EOFError, struct.error, IndexError, TypeError, Image.DecompressionBombError)
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 
 
@@ -76,14 +79,14 @@ class PictureSource:
             with Image.open(file) as image:
                 image.seek(page)
                 return to_rgb_or_rgba(image)
-        except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        except BROKEN_PICTURE as error:
             raise InputError(f"{file}: frame {i} cannot be decoded ({error})") from None
 
     def _check_header(self, i: int, file: Path) -> None:
+        """Without decoding, and so before orientation metadata is known: sides may be swapped here, `_checked` looks again."""
         with Image.open(file) as image:
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-            width, height = (image.height, image.width) if turned else image.size
-        if (height, width) != self.size:
+            width, height = image.size
+        if {width, height} != set(self.size):
             raise InputError(self._size_message(i, width, height))
 
     def _size_message(self, i: int, width: int, height: int) -> str:
@@ -94,5 +97,5 @@ def _page_count(file: Path) -> int:
     try:
         with Image.open(file) as image:
             return sum(1 for _ in ImageSequence.Iterator(image)) if getattr(image, "is_animated", False) else 1
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except BROKEN_PICTURE as error:
         raise InputError(f"{file}: not readable as a picture ({error})") from None

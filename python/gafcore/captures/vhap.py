@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gafcore.captures.arrays import read_npz
 from gafcore.captures.cache import DEFAULT_BYTES, ImageCache
+from gafcore.captures.pictures_source import BROKEN_PICTURE
 from gafcore.captures.splits import TRAIN, check_splits
 from gafcore.captures.vhap_schema import MAX_INDEX, FrameRecord, is_number, parse_frames, read_document
 from gafcore.captures.vhap_write import write
@@ -188,7 +189,7 @@ class _Pixels:
                     found, said = ("x".join(map(str, size)) for size in (image.size, self.size))
                     raise InputError(f"{self.where}: {self.path} is {found}, but 'w' and 'h' say {said}")
                 return self.to_array(image)
-        except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        except BROKEN_PICTURE as error:
             raise InputError(f"{self.where}: {self.path} cannot be decoded ({error})") from None
 
 
