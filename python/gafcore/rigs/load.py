@@ -13,6 +13,7 @@ from gafcore.errors import InputError
 from gafcore.files import read_json, write_json
 from gafcore.rigs.base import Rig
 from gafcore.rigs.ict import DEFAULT_PARTS, load_ict
+from gafcore.rigs.procedural import load_procedural
 
 _KNOWN = "'procedural' and 'ict:PATH'"
 
@@ -38,7 +39,7 @@ def load_rig(spec: str | Mapping[str, Any], *, device: torch.device | str = "cpu
     extra = sorted(set(fields) - allowed[name])
     if extra:
         raise InputError(f"rig {name!r} does not know {extra}; its fields are {sorted(allowed[name])}")
-    rig = _load_ict(fields)
+    rig = load_procedural(fields.get("version")) if name == "procedural" else _load_ict(fields)
     return rig if torch.device(device).type == "cpu" else rig.to(device)
 
 
