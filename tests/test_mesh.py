@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.cases.meshes import sphere
 
 from gafcore.cameras import from_angles, look_at
 from gafcore.mesh import antialiased, depth_map, mask_map, normal_map, rasterize, sample_texture, vertex_normals
+from tests.cases.meshes import sphere
 
 CAMERA = look_at((0, 0, 1), (0, 0, 0), focal_px=200, width=65, height=49)
 

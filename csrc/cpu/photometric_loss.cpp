@@ -55,7 +55,8 @@ void photometric_loss_fwd(const PhotometricLossArgs<T>& a, int threads) {
 template <class T>
 void photometric_loss_bwd(const PhotometricLossArgs<T>& a, int threads) {
   const T v_l1 = a.weights[0] == 0 ? T(0) : *a.v_l1 / a.weights[0], v_ssim = a.weights[1] == 0 ? T(0) : *a.v_ssim / a.weights[1];
-  const int64_t channels = std::max<int64_t>(a.channels, 1), n_pixels = a.n_images * a.height * a.width;
+  if (a.channels == 0) return;
+  const int64_t channels = a.channels, n_pixels = a.n_images * a.height * a.width;
   parallel_for(n_pixels, std::max<int64_t>(kGrain / channels, 1), threads, [&](int64_t begin, int64_t end, int) {
     const T *__restrict x = a.image, *__restrict y = a.target, *__restrict g = a.ssim_gradient, *__restrict mask = a.mask;
     T* __restrict out = a.v_image;

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.cases.meshes import mesh_cases
-from tests.reference import mesh as reference
 
 from gafcore import interpolate, rasterize_mesh
+from tests.cases.meshes import mesh_cases
+from tests.reference import mesh as reference
 
 CASES = [c for c in mesh_cases() if c.name in ("soup", "mesh-per-camera", "one-pixel", "many-bands")]
 all_cases = pytest.mark.parametrize("case", CASES, ids=str)

@@ -4,11 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.cases.meshes import MeshCase, mesh_cases, sphere, triangle_soup, views
-from tests.reference import mesh as reference
 
 from gafcore import rasterize_mesh
 from gafcore.cameras import intrinsics
+from tests.cases.meshes import MeshCase, mesh_cases, sphere, triangle_soup, views
+from tests.reference import mesh as reference
 
 CASES = mesh_cases()
 all_cases = pytest.mark.parametrize("case", CASES, ids=str)

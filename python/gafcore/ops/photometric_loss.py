@@ -18,8 +18,8 @@ _forward_op = define(
     "photometric_loss(Tensor image, Tensor target, Tensor? mask, int border, bool needs_gradient) -> (Tensor, Tensor, Tensor, Tensor)"
 )
 _backward_op = define(
-    "photometric_loss_backward(Tensor image, Tensor target, Tensor? mask, Tensor weights, Tensor ssim_gradient, Tensor v_l1, Tensor v_ssim) "
-    "-> Tensor"
+    "photometric_loss_backward(Tensor image, Tensor target, Tensor? mask, Tensor weights, Tensor ssim_gradient, Tensor v_l1, "
+    "Tensor v_ssim) -> Tensor"
 )
 
 
@@ -101,9 +101,9 @@ def photometric_loss(
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Mean absolute difference and mean structural similarity (SSIM) of images in 0..1.
 
-    SSIM is Wang et al.'s (2004): a Gaussian window of 11 x 11 pixels, sigma 1.5; population covariances; c1 = 0.01^2, c2 = 0.03^2; each channel
-    by itself; mean over pixels, channels and images. With "zeros" the images continue as zero outside, as in 3D Gaussian splatting's loss; with
-    "valid" only windows within the image count, as in scikit-image.
+    SSIM is Wang et al.'s (2004): a Gaussian window of 11 x 11 pixels, sigma 1.5; population covariances; c1 = 0.01^2, c2 = 0.03^2; each
+    channel by itself; mean over pixels, channels and images. With "zeros" the images continue as zero outside, as in 3D Gaussian
+    splatting's loss; with "valid" only windows within the image count, as in scikit-image.
 
     Args:
         image: Channels last, any number of channels.

@@ -136,8 +136,8 @@ def rasterize_mesh(
         near_plane: Depth, metres, below which nothing is seen.
 
     Returns:
-        `triangle_ids` int32, -1 where there is none; perspective-correct `barycentrics` and `depth` (along the optical axis, metres), both 0
-        there. Barycentrics and depth are differentiable in `vertices` and `viewmats`; which triangle a pixel sees is not, so silhouettes
+        `triangle_ids` int32, -1 where there is none; perspective-correct `barycentrics` and `depth` (along the optical axis, metres), both
+        0 there. Barycentrics and depth are differentiable in `vertices` and `viewmats`; which triangle a pixel sees is not, so silhouettes
         pass no gradient.
 
     Raises:
