@@ -120,7 +120,7 @@ def test_gradients_that_are_not_asked_for():
 )
 def test_triangle_without_area(corners):
     """Axes of the world; everything finite, and the centre still passes its gradient."""
-    vertices = torch.tensor([corners], requires_grad=True)
+    vertices = torch.tensor([corners], dtype=torch.float32, requires_grad=True)
     local = torch.rand(1, 3, requires_grad=True), torch.tensor([[1.0, 0, 0, 0]], requires_grad=True), torch.zeros(1, 3, requires_grad=True)
     means, quats, scales = bind_triangles(vertices, torch.tensor([[0, 1, 2]]), torch.tensor([0]), *local)
     assert quats[0, 0].tolist() == [1, 0, 0, 0]
