@@ -12,8 +12,10 @@ PYBIND11_MODULE(_native, m) {
   m.attr("has_cuda") = false;
 #endif
   const gaf::Modules modules{m.def_submodule("cpu_float32"), m.def_submodule("cpu_float64")};
+  gaf::define_scratch(m);
   gaf::define_bind_triangles(modules);
   gaf::define_interpolate(modules);
   gaf::define_photometric_loss(modules);
+  gaf::define_rasterization(modules);
   gaf::define_rasterize_mesh(modules);
 }

@@ -8,9 +8,11 @@ struct Modules {
   pybind11::module_ cpu_float32, cpu_float64;
 };
 
+void define_scratch(pybind11::module_&);
 void define_bind_triangles(const Modules&);
 void define_interpolate(const Modules&);
 void define_photometric_loss(const Modules&);
+void define_rasterization(const Modules&);
 void define_rasterize_mesh(const Modules&);
 
 }  // namespace gaf

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -16,13 +18,14 @@ except ImportError as error:
 _CPU = {torch.float32: _native.cpu_float32, torch.float64: _native.cpu_float64}
 
 
-def launch(op: str, like: Tensor, **fields: Tensor | int | float | None) -> None:
+def launch(op: str, like: Tensor, **fields: Tensor | int | float | None) -> Any:
     """Run the native function `op` on the device and in the precision of `like`.
 
     `fields` are the members of the op's Args struct: tensors (contiguous, on the device of `like`), numbers, or None for a null pointer.
+    Most functions return nothing; those whose output has no size known before return a buffer of bytes.
     """
     values = {k: v.data_ptr() if isinstance(v, Tensor) else v for k, v in fields.items()}
-    getattr(_CPU[like.dtype], op)(torch.get_num_threads(), **values)
+    return getattr(_CPU[like.dtype], op)(torch.get_num_threads(), **values)
 
 
 def isa_name() -> str:

@@ -1,0 +1,103 @@
+#include "cpu/scratch.h"
+#include "fields.h"
+#include "module.h"
+#include "ops/rasterization.h"
+
+namespace gaf {
+namespace {
+
+template <class T>
+RasterizationProjectArgs<T> read_project(const pybind11::kwargs& kwargs) {
+  RasterizationProjectArgs<T> a{};
+  Fields f("rasterization_project", kwargs);
+  f("n_cameras", a.n_cameras);
+  f("n_gaussians", a.n_gaussians);
+  f("width", a.width);
+  f("height", a.height);
+  f("gaussians_per_camera", a.gaussians_per_camera);
+  f("colors_per_camera", a.colors_per_camera);
+  f("antialiased", a.antialiased);
+  f("append_depth", a.append_depth);
+  f("sh_degree", a.sh_degree);
+  f("n_colors", a.n_colors);
+  f("near_plane", a.near_plane);
+  f("far_plane", a.far_plane);
+  f("eps2d", a.eps2d);
+  f("radius_clip", a.radius_clip);
+  f("means", a.means);
+  f("quats", a.quats);
+  f("scales", a.scales);
+  f("opacities", a.opacities);
+  f("colors", a.colors);
+  f("viewmats", a.viewmats);
+  f("Ks", a.Ks);
+  f("splats", a.splats);
+  f("radii", a.radii);
+  f("means2d", a.means2d);
+  f("depths", a.depths);
+  f("conics", a.conics);
+  f("splat_opacities", a.splat_opacities);
+  f("n_nonfinite", a.n_nonfinite);
+  f("v_splats", a.v_splats);
+  f("v_means2d", a.v_means2d);
+  f("v_depths", a.v_depths);
+  f("v_means", a.v_means);
+  f("v_quats", a.v_quats);
+  f("v_scales", a.v_scales);
+  f("v_opacities", a.v_opacities);
+  f("v_colors", a.v_colors);
+  f("v_viewmats", a.v_viewmats);
+  f.done();
+  return a;
+}
+
+template <class T>
+RasterizationBlendArgs<T> read_blend(const pybind11::kwargs& kwargs) {
+  RasterizationBlendArgs<T> a{};
+  Fields f("rasterization_blend", kwargs);
+  f("n_cameras", a.n_cameras);
+  f("n_gaussians", a.n_gaussians);
+  f("width", a.width);
+  f("height", a.height);
+  f("n_channels", a.n_channels);
+  f("absgrad", a.absgrad);
+  f("splats", a.splats);
+  f("depths", a.depths);
+  f("radii", a.radii);
+  f("features", a.features);
+  f("backgrounds", a.backgrounds);
+  f("render", a.render);
+  f("alphas", a.alphas);
+  f("statistics", a.statistics);
+  f("kept", a.kept);
+  f("v_render", a.v_render);
+  f("v_alphas", a.v_alphas);
+  f("v_splats", a.v_splats);
+  f("v_means2d", a.v_means2d);
+  f("v_means2d_abs", a.v_means2d_abs);
+  f("v_features", a.v_features);
+  f("v_backgrounds", a.v_backgrounds);
+  f.done();
+  return a;
+}
+
+template <class T>
+void define(pybind11::module_ m) {
+  def_cpu(m, "rasterization_project_fwd", read_project<T>, cpu::rasterization_project_fwd<T>);
+  def_cpu(m, "rasterization_project_bwd", read_project<T>, cpu::rasterization_project_bwd<T>);
+  m.def("rasterization_blend_fwd", [](int threads, const pybind11::kwargs& kwargs) {
+    const RasterizationBlendArgs<T> args = read_blend<T>(kwargs);
+    const pybind11::gil_scoped_release release;
+    return cpu::rasterization_blend_fwd(args, threads);
+  });
+  def_cpu(m, "rasterization_blend_bwd", read_blend<T>, cpu::rasterization_blend_bwd<T>);
+}
+
+}  // namespace
+
+void define_rasterization(const Modules& m) {
+  define<float>(m.cpu_float32);
+  define<double>(m.cpu_float64);
+}
+
+}  // namespace gaf

@@ -1,0 +1,208 @@
+"""Gaussian splatting with gsplat's names, order and meaning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gafcore.native import check
+from gafcore.ops.rasterization_blend import blend
+from gafcore.ops.rasterization_project import SPLAT_CHANNELS, project
+
+RENDER_MODES = ("RGB", "D", "ED", "RGB+D", "RGB+ED")
+RASTERIZE_MODES = ("classic", "antialiased")
+MAX_SH_DEGREE = 3
+TILE_SIZE = 32
+
+# Options of gsplat's function that exist for other cameras, machines or memory layouts: only these values have the meaning that we give.
+_GSPLAT_ONLY: dict[str, object] = {
+    "packed": False,
+    "sparse_grad": False,
+    "distributed": False,
+    "segmented": False,
+    "covars": None,
+    "camera_model": "pinhole",
+    "with_ut": False,
+    "with_eval3d": False,
+}
+_GSPLAT_TUNING = ("tile_size", "channel_chunk")  # no effect on the result, there or here
+
+
+def _check_options(render_mode: str, rasterize_mode: str, sh_degree: int | None, width: int, height: int, options: dict[str, Any]) -> None:
+    if render_mode not in RENDER_MODES:
+        raise ValueError(f"render_mode must be one of {', '.join(RENDER_MODES)}, got {render_mode!r}")
+    if rasterize_mode not in RASTERIZE_MODES:
+        raise ValueError(f"rasterize_mode must be one of {', '.join(RASTERIZE_MODES)}, got {rasterize_mode!r}")
+    if sh_degree is not None and not 0 <= sh_degree <= MAX_SH_DEGREE:
+        raise ValueError(f"sh_degree must be None or from 0 to {MAX_SH_DEGREE}, got {sh_degree}")
+    check.positive("width", width)
+    check.positive("height", height)
+    for name, value in options.items():
+        if name in _GSPLAT_TUNING:
+            continue
+        if name not in _GSPLAT_ONLY:
+            raise TypeError(f"rasterization() got an unexpected keyword argument {name!r}")
+        if value != _GSPLAT_ONLY[name]:
+            raise ValueError(f"{name} must be {_GSPLAT_ONLY[name]!r} (gafcore supports no other value), got {value!r}")
+
+
+def _batched(x: Tensor, dims: int, c: int) -> Tensor:
+    return x if x.dim() == dims else x.expand(c, *x.shape)
+
+
+def _check_gaussians(means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, sizes: dict[str, int]) -> list[Tensor]:
+    """The four with a leading camera dimension all or none."""
+    c = sizes["C"]
+    given = {"means": (means, ("N", 3)), "quats": (quats, ("N", 4)), "scales": (scales, ("N", 3)), "opacities": (opacities, ("N",))}
+    for name, (x, shape) in given.items():
+        per_camera = isinstance(x, Tensor) and x.dim() == len(shape) + 1
+        check.tensor(name, x, ("C", *shape) if per_camera else shape, sizes, like=None if x is means else means)
+    if any(x.dim() > len(shape) for x, shape in given.values()):
+        return [_batched(x, len(shape) + 1, c) for x, shape in given.values()]
+    return [x for x, _ in given.values()]
+
+
+def _check_colors(colors: Tensor, sh_degree: int | None, sizes: dict[str, int], like: Tensor) -> Tensor:
+    per_camera = ("C",) if isinstance(colors, Tensor) and colors.dim() == (3 if sh_degree is None else 4) else ()
+    if sh_degree is None:
+        check.tensor("colors", colors, (*per_camera, "N", "D"), sizes, like=like)
+        return colors
+    check.tensor("colors", colors, (*per_camera, "N", "K", 3), sizes, like=like)
+    bases = (sh_degree + 1) ** 2
+    if sizes["K"] < bases:
+        raise ValueError(f"colors must hold at least {bases} coefficients for sh_degree {sh_degree}, got {check.describe(colors)}")
+    return colors if sizes["K"] <= 16 else colors[..., :bases, :]
+
+
+def _features(colors: Tensor | None, depths: Tensor, with_depth: bool) -> Tensor:
+    c, n = depths.shape
+    parts = [] if colors is None else [_batched(colors, 3, c)]
+    if with_depth:
+        parts.append(depths[..., None])
+    return torch.cat(parts, -1) if len(parts) > 1 else parts[0].expand(c, n, -1)
+
+
+def _expected_depth(render: Tensor, alphas: Tensor) -> Tensor:
+    depth = render[..., -1:] / alphas.clamp(min=1e-10)
+    return torch.cat([render[..., :-1], depth], -1) if render.shape[-1] > 1 else depth
+
+
+def _requires_grad(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+
+
+def rasterization(
+    means: Float[Tensor, "*C N 3"],
+    quats: Float[Tensor, "*C N 4"],
+    scales: Float[Tensor, "*C N 3"],
+    opacities: Float[Tensor, "*C N"],
+    colors: Float[Tensor, "..."] | None,
+    viewmats: Float[Tensor, "C 4 4"],
+    Ks: Float[Tensor, "C 3 3"],
+    width: int,
+    height: int,
+    near_plane: float = 0.01,
+    far_plane: float = 1e10,
+    radius_clip: float = 0.0,
+    eps2d: float = 0.3,
+    sh_degree: int | None = None,
+    *,
+    backgrounds: Float[Tensor, "C D"] | None = None,
+    render_mode: str = "RGB",
+    rasterize_mode: str = "classic",
+    absgrad: bool = False,
+    **gsplat_options: Any,
+) -> tuple[Float[Tensor, "C H W X"], Float[Tensor, "C H W 1"], dict[str, Any]]:
+    """Render 3D Gaussians with C pinhole cameras: EWA splatting as in gsplat 1.5 (csrc/math, docs/kernels/rasterization.md).
+
+    Args:
+        means: World positions, metres. Like the next three: shared by the cameras, or one set a camera with a leading C.
+        quats: Rotations wxyz of any length; zero counts as not finite.
+        scales: Standard deviations, metres.
+        opacities: In 0..1.
+        colors: Any number of channels [N, D], or with `sh_degree` spherical harmonics [N, K, 3]; also with a leading C. May be None where
+            only depth is rendered.
+        viewmats: World to camera (OpenCV: x right, y down, z forward).
+        Ks: Intrinsics, pixels; no gradient.
+        width: Pixels.
+        height: Pixels.
+        near_plane: Gaussians whose mean is nearer are left out, metres.
+        far_plane: And those farther.
+        radius_clip: Gaussians whose radius is at most this are left out, pixels.
+        eps2d: Blur added to the screen-space covariance, pixels^2.
+        sh_degree: None, or the degree 0..3 to evaluate towards each camera.
+        backgrounds: One colour a camera; depth has background 0.
+        render_mode: Channels of the image: colours, accumulated depth (D) or expected depth (ED), or colours then depth.
+        rasterize_mode: "antialiased" keeps the mass of splats below a pixel constant.
+        absgrad: Backward sets `meta["means2d"].absgrad` [C, N, 2], sums of absolute values of the pixels' gradients.
+        **gsplat_options: gsplat's other options, at the one value supported; `tile_size` and `channel_chunk` are ignored.
+
+    Returns:
+        Image and alpha, differentiable in every float input but Ks, with the same bits at any number of threads; and meta: `means2d`
+        (call `.retain_grad()` for the screen-space gradient) and `depths` in the graph, `radii` (0 where culled), `conics`, `opacities`
+        (with the compensation), `width`, `height`, `n_cameras`, `tile_size`, `tile_width`, `tile_height`, and int64 tensors `n_visible`,
+        `n_nonfinite` (Gaussians left out because a number of theirs is NaN or infinite), `n_pairs` of splats and tiles and
+        `n_pairs_blended` of them before their tile was opaque.
+
+    Raises:
+        ValueError: A shape, dtype, device or option does not fit.
+    """
+    _check_options(render_mode, rasterize_mode, sh_degree, width, height, gsplat_options)
+    sizes = check.tensor("viewmats", viewmats, ("C", 4, 4))
+    check.tensor("Ks", Ks, ("C", 3, 3), sizes, like=viewmats)
+    check.tensor("means", means, ("C", "N", 3) if isinstance(means, Tensor) and means.dim() == 3 else ("N", 3), sizes, like=viewmats)
+    means, quats, scales, opacities = _check_gaussians(means, quats, scales, opacities, sizes)
+    with_color, with_depth, c = "RGB" in render_mode, "D" in render_mode, sizes["C"]
+    colors = _check_colors(colors, sh_degree, sizes, means) if with_color else None
+    n_color = 0 if colors is None else colors.shape[-1]
+    n_channels = n_color + with_depth
+    backgrounds = _check_backgrounds(backgrounds, c, n_color, with_depth, means)
+
+    fused = n_channels <= SPLAT_CHANNELS
+    splat_colors = colors if fused else None
+    degree = sh_degree if sh_degree is not None and splat_colors is not None else -1
+    antialiased = rasterize_mode == "antialiased"
+    differentiable = _requires_grad(means, quats, scales, opacities, splat_colors, viewmats)
+    s = project(
+        *(means, quats, scales, opacities, splat_colors, viewmats, Ks, width, height, degree, with_depth and fused, antialiased),
+        *(float(near_plane), float(far_plane), float(eps2d), float(radius_clip)),
+        needs_grad=differentiable,
+    )
+    features = None if fused else _features(colors, s.depths, with_depth)
+    render, alphas, statistics = blend(
+        *(s.splats, s.means2d, s.depths, s.radii, features, backgrounds, width, height, n_channels),
+        absgrad=absgrad,
+        needs_grad=differentiable or _requires_grad(features, backgrounds),
+    )
+    if "ED" in render_mode:
+        render = _expected_depth(render, alphas)
+    n_visible, n_pairs, n_pairs_blended = statistics.unbind()
+    meta = {
+        "radii": s.radii,
+        "means2d": s.means2d,
+        "depths": s.depths,
+        "conics": s.conics,
+        "opacities": s.opacities,
+        "width": width,
+        "height": height,
+        "n_cameras": c,
+        "tile_size": TILE_SIZE,
+        "tile_width": -(-width // TILE_SIZE),
+        "tile_height": -(-height // TILE_SIZE),
+        "n_visible": n_visible,
+        "n_nonfinite": s.n_nonfinite[0],
+        "n_pairs": n_pairs,
+        "n_pairs_blended": n_pairs_blended,
+    }
+    return render, alphas, meta
+
+
+def _check_backgrounds(backgrounds: Tensor | None, c: int, n_color: int, with_depth: bool, like: Tensor) -> Tensor | None:
+    """With a zero for depth appended."""
+    if backgrounds is None or n_color == 0:
+        return None
+    check.tensor("backgrounds", backgrounds, ("C", "D"), {"C": c, "D": n_color}, like=like)
+    return torch.cat([backgrounds, backgrounds.new_zeros(c, 1)], -1) if with_depth else backgrounds

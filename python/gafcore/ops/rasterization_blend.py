@@ -1,0 +1,148 @@
+"""Second half of rasterization: splats blended front to back."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gafcore.native import launch
+from gafcore.ops.registry import define
+
+_forward_op = define(
+    "rasterization_blend(Tensor splats, Tensor depths, Tensor radii, Tensor? features, Tensor? backgrounds, int width, int height, "
+    "int n_channels) -> (Tensor, Tensor, Tensor, Tensor)"
+)
+_backward_op = define(
+    "rasterization_blend_backward(Tensor splats, Tensor depths, Tensor radii, Tensor? features, Tensor? backgrounds, int width, int height, "
+    "int n_channels, Tensor render, Tensor alphas, Tensor kept, Tensor v_render, Tensor v_alphas, bool absgrad, bool needs_backgrounds) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+
+
+def _fields(splats, depths, radii, features, backgrounds, width, height, n_channels):
+    return dict(
+        n_cameras=depths.shape[0],
+        n_gaussians=depths.shape[1],
+        width=width,
+        height=height,
+        n_channels=n_channels,
+        splats=splats,
+        depths=depths,
+        radii=radii,
+        features=features,
+        backgrounds=backgrounds,
+    )
+
+
+@_forward_op.native
+def _forward(splats, depths, radii, features, backgrounds, width, height, n_channels):
+    splats, depths, radii = splats.contiguous(), depths.contiguous(), radii.contiguous()
+    features = None if features is None else features.contiguous()
+    backgrounds = None if backgrounds is None else backgrounds.contiguous()
+    c = depths.shape[0]
+    render, alphas = splats.new_empty(c, height, width, n_channels), splats.new_empty(c, height, width, 1)
+    statistics = splats.new_empty(3, dtype=torch.int64)
+    kept = launch(
+        "rasterization_blend_fwd",
+        splats,
+        **_fields(splats, depths, radii, features, backgrounds, width, height, n_channels),
+        absgrad=False,
+        render=render,
+        alphas=alphas,
+        statistics=statistics,
+    )
+    return render, alphas, torch.frombuffer(kept, dtype=torch.uint8), statistics
+
+
+@_forward_op.fake
+def _forward_fake(splats, depths, radii, features, backgrounds, width, height, n_channels):  # noqa: ARG001
+    c = depths.shape[0]
+    new = splats.new_empty
+    n_bytes = torch.library.get_ctx().new_dynamic_size()  # grows with the number of (splat, tile) pairs
+    return new(c, height, width, n_channels), new(c, height, width, 1), new(n_bytes, dtype=torch.uint8), new(3, dtype=torch.int64)
+
+
+@_backward_op.native
+def _backward(splats, depths, radii, features, backgrounds, width, height, n_channels, render, alphas, kept, v_render, v_alphas, *flags):
+    splats, depths, radii, render, alphas = (x.contiguous() for x in (splats, depths, radii, render, alphas))
+    features = None if features is None else features.contiguous()
+    backgrounds = None if backgrounds is None else backgrounds.contiguous()
+    v_render, v_alphas = v_render.contiguous(), v_alphas.contiguous()
+    inputs = (splats, depths, radii, features, backgrounds, width, height, n_channels)
+    out = _backward_fake(*inputs, render, alphas, kept, v_render, v_alphas, *flags)
+    absgrad, needs_backgrounds = flags
+    launch(
+        "rasterization_blend_bwd",
+        splats,
+        **_fields(*inputs),
+        absgrad=absgrad,
+        render=render,
+        alphas=alphas,
+        kept=kept,
+        v_render=v_render,
+        v_alphas=v_alphas,
+        v_splats=out[0],
+        v_means2d=out[1],
+        v_means2d_abs=out[2] if absgrad else None,
+        v_features=None if features is None else out[3],
+        v_backgrounds=out[4] if needs_backgrounds else None,
+    )
+    return out
+
+
+@_backward_op.fake
+def _backward_fake(splats, depths, radii, features, backgrounds, *rest):  # noqa: ARG001
+    *_, absgrad, needs_backgrounds = rest
+    c, n = depths.shape
+    new = splats.new_empty
+    return (
+        torch.empty_like(splats),
+        new(c, n, 2),
+        new(c, n, 2) if absgrad else new(0),
+        new(0) if features is None else torch.empty_like(features),
+        torch.empty_like(backgrounds) if needs_backgrounds else new(0),
+    )
+
+
+class _Blend(torch.autograd.Function):
+    """`means2d` is in the graph only: its values are in `splats`, and it receives its share of the gradient."""
+
+    @staticmethod
+    def forward(ctx, splats, means2d, depths, radii, features, backgrounds, width, height, n_channels, absgrad):
+        render, alphas, kept, statistics = _forward_op(splats, depths, radii, features, backgrounds, width, height, n_channels)
+        ctx.save_for_backward(splats, depths, radii, features, backgrounds, render, alphas, kept)
+        ctx.sizes = (width, height, n_channels)
+        ctx.absgrad_of = means2d if absgrad else None
+        ctx.mark_non_differentiable(statistics)
+        return render, alphas, statistics
+
+    @staticmethod
+    def backward(ctx, v_render, v_alphas, _):
+        splats, depths, radii, features, backgrounds, render, alphas, kept = ctx.saved_tensors
+        absgrad, needs_backgrounds = ctx.absgrad_of is not None, ctx.needs_input_grad[5]
+        inputs = (splats, depths, radii, features, backgrounds, *ctx.sizes)
+        v = _backward_op(*inputs, render, alphas, kept, v_render, v_alphas, absgrad, needs_backgrounds)
+        if absgrad:
+            ctx.absgrad_of.absgrad = v[2]
+        return v[0], v[1], None, None, None if features is None else v[3], v[4] if needs_backgrounds else None, *[None] * 4
+
+
+def blend(
+    splats: Tensor,
+    means2d: Tensor,
+    depths: Tensor,
+    radii: Tensor,
+    features: Tensor | None,
+    backgrounds: Tensor | None,
+    width: int,
+    height: int,
+    n_channels: int,
+    *,
+    absgrad: bool,
+    needs_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Image [C, H, W, X], alpha [C, H, W, 1] and statistics [3]: visible splats, (splat, tile) pairs, pairs blended."""
+    if needs_grad:
+        return _Blend.apply(splats, means2d, depths.detach(), radii, features, backgrounds, width, height, n_channels, absgrad)
+    render, alphas, _, statistics = _forward_op(splats, depths, radii, features, backgrounds, width, height, n_channels)
+    return render, alphas, statistics

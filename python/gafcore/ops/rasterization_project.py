@@ -1,0 +1,168 @@
+"""First half of rasterization: Gaussians seen by cameras, as splats."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gafcore.native import launch
+from gafcore.ops.registry import define
+
+GROUP = 16  # rows of `splats` are padded to this many a camera
+SPLAT_CHANNELS = 4  # channels that travel in a splat
+
+_SCHEMA = (
+    "Tensor means, Tensor quats, Tensor scales, Tensor opacities, Tensor? colors, Tensor viewmats, Tensor Ks, int width, int height, "
+    "int sh_degree, bool append_depth, bool antialiased, float near_plane, float far_plane, float eps2d, float radius_clip"
+)
+_forward_op = define(f"rasterization_project({_SCHEMA}) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)")
+_backward_op = define(
+    f"rasterization_project_backward({_SCHEMA}, Tensor radii, Tensor v_splats, Tensor? v_means2d, Tensor? v_depths, bool needs_colors, "
+    "bool needs_viewmats) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+
+
+class Splats(NamedTuple):
+    """What projection gives; the first three are differentiable. C cameras, N Gaussians."""
+
+    splats: Tensor  # [C 16 ceil(N / 16), 16], the layout of csrc/ops/rasterization.h
+    means2d: Tensor  # [C, N, 2] pixels
+    depths: Tensor  # [C, N] metres
+    radii: Tensor  # [C, N, 2] int32 pixels, 0 where culled
+    conics: Tensor  # [C, N, 3] 1/pixels^2
+    opacities: Tensor  # [C, N] with the antialiasing compensation
+    n_nonfinite: Tensor  # [1] int64
+
+
+def _fields(means, colors, viewmats, width, height, sh_degree, append_depth, antialiased, near_plane, far_plane, eps2d, radius_clip):
+    return dict(
+        n_cameras=viewmats.shape[0],
+        n_gaussians=means.shape[-2],
+        width=width,
+        height=height,
+        gaussians_per_camera=means.dim() == 3,
+        colors_per_camera=colors is not None and colors.dim() == (4 if sh_degree >= 0 else 3),
+        antialiased=antialiased,
+        append_depth=append_depth,
+        sh_degree=sh_degree,
+        n_colors=0 if colors is None else colors.shape[-1] * (colors.shape[-2] if sh_degree >= 0 else 1),
+        near_plane=near_plane,
+        far_plane=far_plane,
+        eps2d=eps2d,
+        radius_clip=radius_clip,
+    )
+
+
+def _contiguous(*tensors: Tensor | None) -> list[Tensor | None]:
+    return [None if x is None else x.contiguous() for x in tensors]
+
+
+@_forward_op.native
+def _forward(means, quats, scales, opacities, colors, viewmats, Ks, width, height, *options):
+    means, quats, scales, opacities, colors, viewmats, Ks = _contiguous(means, quats, scales, opacities, colors, viewmats, Ks)
+    out = Splats(*_forward_fake(means, quats, scales, opacities, colors, viewmats, Ks, width, height, *options))
+    launch(
+        "rasterization_project_fwd",
+        means,
+        **_fields(means, colors, viewmats, width, height, *options),
+        means=means,
+        quats=quats,
+        scales=scales,
+        opacities=opacities,
+        colors=colors,
+        viewmats=viewmats,
+        Ks=Ks,
+        splats=out.splats,
+        radii=out.radii,
+        means2d=out.means2d,
+        depths=out.depths,
+        conics=out.conics,
+        splat_opacities=out.opacities,
+        n_nonfinite=out.n_nonfinite,
+    )
+    return tuple(out)
+
+
+@_forward_op.fake
+def _forward_fake(means, quats, scales, opacities, colors, viewmats, *_):  # noqa: ARG001
+    c, n = viewmats.shape[0], means.shape[-2]
+    rows = c * ((n + GROUP - 1) // GROUP) * GROUP
+    new = means.new_empty
+    return (
+        new(rows, 16),
+        new(c, n, 2),
+        new(c, n),
+        new((c, n, 2), dtype=torch.int32),
+        new(c, n, 3),
+        new(c, n),
+        new(1, dtype=torch.int64),
+    )
+
+
+@_backward_op.native
+def _backward(means, quats, scales, opacities, colors, viewmats, Ks, width, height, *rest):
+    *options, radii, v_splats, v_means2d, v_depths, needs_colors, needs_viewmats = rest
+    means, quats, scales, opacities, colors, viewmats, Ks = _contiguous(means, quats, scales, opacities, colors, viewmats, Ks)
+    v_splats, v_means2d, v_depths = _contiguous(v_splats, v_means2d, v_depths)
+    out = _backward_fake(means, quats, scales, opacities, colors, viewmats, Ks, width, height, *rest)
+    launch(
+        "rasterization_project_bwd",
+        means,
+        **_fields(means, colors, viewmats, width, height, *options),
+        means=means,
+        quats=quats,
+        scales=scales,
+        opacities=opacities,
+        colors=colors,
+        viewmats=viewmats,
+        Ks=Ks,
+        radii=radii,
+        v_splats=v_splats,
+        v_means2d=v_means2d,
+        v_depths=v_depths,
+        v_means=out[0],
+        v_quats=out[1],
+        v_scales=out[2],
+        v_opacities=out[3],
+        v_colors=out[4] if needs_colors else None,
+        v_viewmats=out[5] if needs_viewmats else None,
+    )
+    return out
+
+
+@_backward_op.fake
+def _backward_fake(means, quats, scales, opacities, colors, viewmats, *rest):
+    *_, needs_colors, needs_viewmats = rest
+    like = torch.empty_like
+    none = means.new_empty(0)
+    v_colors = like(colors) if needs_colors else none
+    return like(means), like(quats), like(scales), like(opacities), v_colors, like(viewmats) if needs_viewmats else none.clone()
+
+
+class _Project(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, *args):
+        out = _forward_op(*args)
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(*out[3:])
+        ctx.save_for_backward(*args[:7], out[3])
+        ctx.options = args[7:]
+        return out
+
+    @staticmethod
+    def backward(ctx, v_splats, v_means2d, v_depths, *_):
+        *inputs, radii = ctx.saved_tensors
+        means, viewmats = inputs[0], inputs[5]
+        if v_splats is None:
+            rows = viewmats.shape[0] * -(-means.shape[-2] // GROUP) * GROUP
+            v_splats = means.new_zeros(rows, 16)
+        needs_colors, needs_viewmats = ctx.needs_input_grad[4:6]
+        grads = _backward_op(*inputs, *ctx.options, radii, v_splats, v_means2d, v_depths, needs_colors, needs_viewmats)
+        return *grads[:4], grads[4] if needs_colors else None, grads[5] if needs_viewmats else None, *[None] * 10
+
+
+def project(*args: object, needs_grad: bool) -> Splats:
+    """The op, differentiable where `needs_grad`; arguments as in its schema, checked by `rasterization`."""
+    return Splats(*(_Project.apply(*args) if needs_grad else _forward_op(*args)))
