@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import os
 import sys
 import traceback
@@ -18,13 +20,17 @@ from gafcore.errors import GafError
 def commands() -> Any:
     """The union type that tyro makes subcommands of. Imported here, so that `import gafcore` stays light."""
     from gafcore.cli.bench import Bench
+    from gafcore.cli.demo import Demo
     from gafcore.cli.doctor import Doctor
+    from gafcore.cli.evaluate import Eval
+    from gafcore.cli.fit import Fit
+    from gafcore.cli.render import Render
+    from gafcore.cli.synth import Synth
+    from gafcore.cli.track import Track
 
-    def named(cls: type, name: str) -> Any:
-        return Annotated[cls, tyro.conf.subcommand(name, description=cls.__doc__, prefix_name=False)]
-
-    union = named(Bench, "bench") | named(Doctor, "doctor")
-    return union
+    named = {"demo": Demo, "synth": Synth, "track": Track, "fit": Fit, "eval": Eval, "render": Render, "bench": Bench, "doctor": Doctor}
+    kinds = [Annotated[cls, tyro.conf.subcommand(name, description=cls.__doc__, prefix_name=False)] for name, cls in named.items()]
+    return functools.reduce(operator.or_, kinds)
 
 
 def report(error: BaseException, debug: bool) -> int:
@@ -56,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
             description="Animatable 3D Gaussian head avatars from monocular video. `gafcore COMMAND --help` explains a command; "
             "--debug anywhere shows tracebacks.",
             args=arguments,
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
+            config=(tyro.conf.FlagCreatePairsOff,),
         )
         command.run()
     except SystemExit:

@@ -1,0 +1,38 @@
+"""`gafcore fit`: a capture becomes an avatar."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gafcore import captures
+from gafcore.cli.flags import Flat, PathArgument
+from gafcore.fitting import FitConfig, FitResult, fit
+
+
+def summary(result: FitResult) -> str:
+    """Speed in all and by stage."""
+    total = result.seconds["total"]
+    stages = sorted(((v, k) for k, v in result.seconds.items() if k != "total"), reverse=True)
+    shares = ", ".join(f"{name} {1e3 * value / max(result.iterations, 1):.1f}" for value, name in stages)
+    return f"{result.iterations} iterations in {total:.0f} s, {result.iterations / total:.1f} it/s; milliseconds an iteration: {shares}"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Fit an animatable Gaussian avatar to a capture. Ctrl-C writes a checkpoint first; --resume goes on from it."""
+
+    capture: PathArgument
+    """Folder of a capture, as `gafcore track` or `gafcore synth` writes it."""
+    out: Path
+    """Folder for the avatar and its checkpoints."""
+    resume: bool = False
+    """Go on from the newest checkpoint in the output folder."""
+    config: Flat[FitConfig] = field(default_factory=FitConfig)
+
+    def run(self) -> None:
+        result = fit(captures.read(self.capture), self.config, out=self.out, resume=self.resume)
+        print(summary(result))
+        for note in result.notes:
+            print(note)
+        print(f"wrote {self.out}: {len(result.avatar)} Gaussians")
