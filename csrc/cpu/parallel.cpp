@@ -88,7 +88,15 @@ class Pool {
     }
     wake_.notify_all();
     loop.work(0);
-    while (pending_.load(std::memory_order_acquire) > 0) relax();
+    const auto end = std::chrono::steady_clock::now() + kSpin;
+    while (pending_.load(std::memory_order_acquire) > 0) {
+      // On a busy machine a worker may be off its core: spinning on would keep it there.
+      if (std::chrono::steady_clock::now() < end) {
+        relax();
+      } else {
+        std::this_thread::yield();
+      }
+    }
   }
 
  private:
