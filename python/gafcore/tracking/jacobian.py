@@ -64,7 +64,7 @@ def linearise(
             out[:, hit, :, columns] = (model.weights[hit, k, None, None] * turn)[..., : columns.stop - columns.start]
 
     to_rest = to_head @ follow  # [T, L, 2, 3]
-    moves = _centre_moves(model, head, joint)
+    moves = _centre_moves(head, joint)
     out[..., layout.expr] = _basis_jacobian(model, to_rest, camera, model.expr, model.centres_expr, moves)
     pixels = project(placed, focal_px, centre)
     if not shared:
@@ -87,7 +87,7 @@ def _rows_cross(y: Float[Tensor, "T L 3"], rows: Float[Tensor, "T L 2 3"]) -> Fl
     return torch.linalg.cross(y[:, :, None].expand_as(rows), rows)
 
 
-def _centre_moves(model: PointModel, head: Tensor, joint: Tensor) -> Float[Tensor, "T 4 3 3"]:
+def _centre_moves(head: Tensor, joint: Tensor) -> Float[Tensor, "T 4 3 3"]:
     """How a point moves with a joint's centre, its weight aside: (I - R) for the root, R (I - R_k) for the others."""
     eye3 = torch.eye(3, dtype=head.dtype)
     return torch.cat([(eye3 - head)[:, None], head[:, None] @ (eye3 - joint)], 1)

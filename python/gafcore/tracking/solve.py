@@ -1,6 +1,6 @@
 """The rig through the clip: identity and focal length from key frames, then every frame with these frozen.
 
-Forty even frames tell as much about the shared unknowns as all of them, and with the shared unknowns frozen a frame knows only its neighbours.
+Forty even frames tell as much about the shared unknowns as all of them; with these frozen a frame knows only its neighbours.
 """
 
 from __future__ import annotations
