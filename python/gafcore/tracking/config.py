@@ -19,7 +19,7 @@ class Smoothness:
 
 
 def gaf_smoothness(rotation_rad: float = 0.02) -> Smoothness:
-    """GAF's weights (translation 3e4, rotation 3e3, jaw 4, eyes 1, expression 0.5). They are relative: the rotation sets the scale.
+    """GAF's weights (its appendix B: translation 3e4, rotation 3e3, jaw 4, eyes 1, expression 0.5), which are relative: the rotation sets the scale.
 
     A weight w on a squared difference is a standard deviation proportional to 1 / sqrt(w).
     """

@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from gafcore.captures.video import Clip
 from gafcore.mesh import normal_map, rasterize
 from gafcore.movies import write_movie
 from gafcore.pictures import save_sheet, to_uint8
 from gafcore.progress import track as progress
 from gafcore.rigs.base import Rig
 from gafcore.tracking.assemble import yaw_degrees
+from gafcore.tracking.detect import Pictures
 from gafcore.tracking.detections import Detections
 from gafcore.types import Camera, Capture, RigParams
 
@@ -72,7 +72,7 @@ def telling_frames(params: RigParams, detections: Detections, n: int = 8) -> lis
     return sorted(list(dict.fromkeys(chosen))[:n])
 
 
-def write_overlay_sheet(path: str | Path, clip: Clip, rig: Rig, capture: Capture, detections: Detections, n: int = 8) -> None:
+def write_overlay_sheet(path: str | Path, clip: Pictures, rig: Rig, capture: Capture, detections: Detections, n: int = 8) -> None:
     """Rows of picture, picture with mesh, mesh with the detected landmarks, and what is left after masking."""
     chosen = telling_frames(capture.params, detections, n)
     rows: list[list[Tensor]] = [[], [], [], []]
@@ -86,12 +86,12 @@ def write_overlay_sheet(path: str | Path, clip: Clip, rig: Rig, capture: Capture
     save_sheet(path, rows, ["picture", "mesh", "landmarks", "head"], [f"frame {t}" for t in chosen], cell_px=min(320, detections.height))
 
 
-def write_overlay_video(path: str | Path, clip: Clip, rig: Rig, capture: Capture, fps: float) -> None:
+def write_overlay_video(path: str | Path, clip: Pictures, rig: Rig, capture: Capture, fps: float) -> None:
     """The clip beside the clip with the mesh over it."""
     write_movie(path, _video_frames(clip, rig, capture), fps)
 
 
-def _video_frames(clip: Clip, rig: Rig, capture: Capture) -> Iterator[np.ndarray]:
+def _video_frames(clip: Pictures, rig: Rig, capture: Capture) -> Iterator[np.ndarray]:
     step = max(1, -(-max(clip.width, clip.height) // _MAX_PX))
     for t in progress(range(len(capture.frames)), "overlay"):
         picture = clip.image(t)

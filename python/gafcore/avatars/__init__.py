@@ -1,0 +1,19 @@
+"""Avatars: Gaussians driven by a rig, their density control, and their form on disk."""
+
+from gafcore.avatars.rigged import Render, RiggedAvatar, draw, init_avatar, pose, pose_on, render, with_sh_degree
+from gafcore.avatars.storage import load_avatar, read_params, save_avatar, write_params
+
+__all__ = [
+    "Render",
+    "RiggedAvatar",
+    "draw",
+    "init_avatar",
+    "load_avatar",
+    "pose",
+    "pose_on",
+    "read_params",
+    "render",
+    "save_avatar",
+    "with_sh_degree",
+    "write_params",
+]

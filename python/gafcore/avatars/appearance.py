@@ -1,0 +1,103 @@
+"""The avatar before fitting: colours from the training pictures where a triangle was seen, and guesses where it was not.
+
+One camera leaves much of a head unseen, and no loss will ever move what is hidden. So what starts there must already look right from
+the side: opaque, thin along the surface, and coloured like its mirror image or the nearest triangle that was seen.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from gafcore.avatars.frames import checked_image, checked_mask
+from gafcore.avatars.rigged import RiggedAvatar, init_avatar
+from gafcore.cameras import stack
+from gafcore.ops import rasterize_mesh
+from gafcore.rigs import Rig
+from gafcore.types import Capture, Frame
+
+_SAMPLED_FRAMES = 24  # enough to catch what a turning head shows, in about a second
+_MIN_MASK = 0.9  # pixels on the rim of the mask are mixed with the background
+_NEIGHBOURS = 8  # seen triangles that a hidden one takes its colour from
+_MIRROR_TOLERANCE = 0.02  # metres from a triangle's reflection to its counterpart; heads and their meshes are nearly symmetric
+_HIDDEN_OPACITY = 0.95
+_HIDDEN_SCALE = (0.6, 0.15, 0.6)  # along the first edge, the normal and their cross product, in triangle sizes
+
+
+def initial_avatar(capture: Capture, numbers: tuple[int, ...], *, opacity: float = 0.1, sh_degree: int = 0) -> RiggedAvatar:
+    """One Gaussian a face, coloured from the frames `numbers` of `capture`.
+
+    Seen faces start as in GaussianAvatars (as large as the triangle, faint); hidden ones as opaque discs.
+    """
+    rig = capture.rig
+    chosen = [capture.frames[i] for i in _spread(numbers, _SAMPLED_FRAMES)]
+    colors, seen = seen_colors(capture, chosen)
+    colors = complete_colors(rig, colors, seen)
+    levels = torch.where(seen, opacity, _HIDDEN_OPACITY)
+    hidden = torch.tensor(_HIDDEN_SCALE, device=seen.device).log()
+    log_scales = torch.where(seen[:, None], torch.zeros_like(hidden), hidden)
+    return init_avatar(rig, capture.params, colors, opacity=levels, log_scales=log_scales, sh_degree=sh_degree)
+
+
+def seen_colors(capture: Capture, frames: list[Frame]) -> tuple[Float[Tensor, "F 3"], Bool[Tensor, "F"]]:
+    """Mean colour of the pixels that show each face, and which faces were shown at all."""
+    rig = capture.rig
+    total = rig.template.new_zeros(rig.faces.shape[0], 4)
+    for frame in frames:
+        vertices = rig.vertices(capture.params[frame.timestep])
+        viewmats, intrinsics = stack([frame.camera])
+        ids, _, _ = rasterize_mesh(vertices, rig.faces, viewmats, intrinsics, frame.camera.width, frame.camera.height)
+        shown = ids[0] >= 0
+        mask = checked_mask(frame)
+        if mask is not None:
+            shown &= mask > _MIN_MASK
+        pixels = torch.cat([checked_image(frame)[shown], total.new_ones(int(shown.sum()), 1)], dim=1)
+        total.index_add_(0, ids[0][shown].long(), pixels)
+    seen = total[:, 3] > 0
+    return total[:, :3] / total[:, 3:].clamp(min=1), seen
+
+
+def complete_colors(rig: Rig, colors: Float[Tensor, "F 3"], seen: Bool[Tensor, "F"]) -> Float[Tensor, "F 3"]:
+    """Colours for the faces not seen: the mirror image's if that was seen, else a blend of the nearest seen ones of the same region."""
+    if not bool(seen.any()):
+        return torch.full_like(colors, 0.5)
+    centres = rig.template[rig.faces].mean(1).double().cpu().numpy()
+    known, rgb = seen.cpu().numpy().copy(), colors.double().cpu().numpy().copy()
+    twins = mirror_faces(centres)
+    usable = ~known & (twins >= 0) & known[twins]
+    rgb[usable] = rgb[twins[usable]]
+    known |= usable
+    labels = face_regions(rig)
+    for label in np.unique(labels[~known]):
+        here = labels == label
+        source = known & here if (known & here).any() else known
+        wanted = here & ~known
+        k = min(_NEIGHBOURS, int(source.sum()))
+        distance, nearest = cKDTree(centres[source]).query(centres[wanted], k=k)
+        distance, nearest = distance.reshape(-1, k), nearest.reshape(-1, k)
+        weight = 1 / (distance + 1e-4)
+        rgb[wanted] = (rgb[source][nearest] * weight[..., None]).sum(1) / weight.sum(1, keepdims=True)
+    return torch.from_numpy(rgb).to(colors)
+
+
+def mirror_faces(centres: np.ndarray) -> np.ndarray:
+    """The face nearest to each face's reflection across x = 0, or -1 where none is near. [F] of [F, 3] centroids."""
+    distance, nearest = cKDTree(centres).query(centres * (-1, 1, 1))
+    return np.where(distance < _MIRROR_TOLERANCE, nearest, -1)
+
+
+def face_regions(rig: Rig) -> np.ndarray:
+    """One label a face: a bit for each of the rig's regions that holds all its vertices. Eyes do not lend their colour to lids."""
+    labels = np.zeros(rig.faces.shape[0], dtype=np.int64)
+    for bit, name in enumerate(sorted(rig.regions)):
+        labels |= rig.regions[name][rig.faces].all(1).cpu().numpy().astype(np.int64) << bit
+    return labels
+
+
+def _spread(numbers: tuple[int, ...], n: int) -> list[int]:
+    """At most `n` of `numbers`, evenly spaced, first and last included."""
+    places: Int[Tensor, "n"] = torch.linspace(0, len(numbers) - 1, min(n, len(numbers))).round().long()
+    return [numbers[i] for i in places.tolist()]

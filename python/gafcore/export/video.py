@@ -1,0 +1,161 @@
+"""Moving pictures of an avatar: an .mp4, or a folder of numbered pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from gafcore.avatars import RiggedAvatar, read_params, render
+from gafcore.cameras import from_angles
+from gafcore.errors import GafError, InputError
+from gafcore.files import atomic_path
+from gafcore.pictures import to_uint8
+from gafcore.types import Camera, RigParams
+
+_VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv")
+_ORBIT_SWEEP_RAD = math.radians(75)
+_ORBIT_NOD_RAD = math.radians(12)
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture to come: where the camera is and how the head is posed (one timestep)."""
+
+    camera: Camera
+    params: RigParams
+
+
+def orbit_camera(width: int, height: int, *, azimuth_rad: float = 0.0, elevation_rad: float = 0.0, distance_m: float = 1.0) -> Camera:
+    """A camera that looks at the head, which fills about 60 % of the shorter side: 0.45 m of it fit in at the head's distance."""
+    focal_px = min(width, height) * distance_m / 0.45
+    return from_angles(azimuth_rad, elevation_rad, distance_m, focal_px=focal_px, width=width, height=height)
+
+
+def orbit_shots(avatar: RiggedAvatar, n: int, width: int, height: int, *, still: bool = False) -> list[Shot]:
+    """A swing of the camera by 75 degrees to both sides and 12 up and down, about the head's mean position.
+
+    The head moves through the avatar's own timesteps, or keeps the first one's expression with `still`.
+    The pose relative to the room is taken out, so that the head stays in the middle.
+    """
+    target = _head_centre(avatar)
+    shots = []
+    for i in range(n):
+        phase = 2 * math.pi * i / n
+        camera = orbit_camera(
+            width, height, azimuth_rad=_ORBIT_SWEEP_RAD * math.sin(phase), elevation_rad=_ORBIT_NOD_RAD * math.sin(2 * phase)
+        )
+        viewmat = camera.viewmat.clone()
+        viewmat[:3, 3] -= viewmat[:3, :3] @ target
+        step = 0 if still else i % len(avatar.params)
+        params = avatar.params[step]
+        zero = torch.zeros_like(params.rotation)
+        shots.append(Shot(replace(camera, viewmat=viewmat), replace(params, rotation=zero, translation=zero)))
+    return shots
+
+
+def camera_shots(avatar: RiggedAvatar, cameras: Sequence[Camera]) -> list[Shot]:
+    """The avatar's own timesteps, seen by the one camera, or by one a timestep."""
+    steps = len(avatar.params)
+    if len(cameras) not in (1, steps):
+        raise ValueError(f"cameras must be 1 or one a timestep ({steps}), got {len(cameras)}")
+    return [Shot(cameras[t if len(cameras) > 1 else 0], avatar.params[t]) for t in range(steps)]
+
+
+def motion_shots(avatar: RiggedAvatar, motion: str | Path, camera: Camera) -> list[Shot]:
+    """Another recording's motion (an .npz of rig parameters) on this avatar: the shape and static offset stay its own."""
+    moving = read_params(motion, avatar.rig)
+    moving = replace(moving, shape=avatar.params.shape, static_offset=avatar.params.static_offset)
+    return [Shot(camera, moving[t]) for t in range(len(moving))]
+
+
+def render_shots(avatar: RiggedAvatar, shots: Iterable[Shot], background: Float[Tensor, "3"] | None = None) -> Iterator[np.ndarray]:
+    """8-bit pictures [H, W, 3], one after the other, in constant memory."""
+    for shot in shots:
+        with torch.no_grad():
+            image = render(avatar, [shot.camera], shot.params, background).image[0]
+        yield to_uint8(image)
+
+
+def write_frames(path: str | Path, pictures: Iterable[np.ndarray], *, fps: float = 30.0, crf: int = 16) -> Path:
+    """Write pictures as an H.264 video (.mp4, .mov, .mkv) or, for a path without a suffix, as a folder of numbered .png.
+
+    The file or folder appears when it is complete. H.264 in 4:2:0 needs even sizes: odd ones gain a copy of the last row or column.
+
+    Raises:
+        InputError: An unknown suffix, no pictures, or pictures of different sizes.
+        GafError: The encoder failed.
+    """
+    path = Path(path)
+    if path.suffix and path.suffix.lower() not in _VIDEO_SUFFIXES:
+        raise InputError(f"{path}: write a video ({', '.join(_VIDEO_SUFFIXES)}) or, without a suffix, a folder of pictures")
+    if not fps > 0:
+        raise InputError(f"fps must be > 0, got {fps}")
+    with atomic_path(path) as temporary:
+        written = _write_video(temporary, pictures, fps, crf) if path.suffix else _write_folder(temporary, pictures)
+        if not written:
+            raise InputError(f"{path}: no pictures to write")
+    return path
+
+
+def _write_video(path: Path, pictures: Iterable[np.ndarray], fps: float, crf: int) -> int:
+    count = 0
+    try:
+        with av.open(str(path), "w") as container:
+            stream = None
+            for picture in _same_size(pictures):
+                picture = _even(picture)
+                if stream is None:
+                    stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": str(crf)})
+                    stream.height, stream.width = picture.shape[:2]
+                    stream.pix_fmt = "yuv420p"
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+                count += 1
+            if stream is not None:
+                container.mux(stream.encode())
+    except av.FFmpegError as error:
+        raise GafError(f"the video could not be written: {error}") from error
+    return count
+
+
+def _write_folder(folder: Path, pictures: Iterable[np.ndarray]) -> int:
+    folder.mkdir()
+    count = 0
+    for picture in _same_size(pictures):
+        Image.fromarray(picture).save(folder / f"{count:05d}.png")
+        count += 1
+    return count
+
+
+def _same_size(pictures: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    first: tuple[int, ...] | None = None
+    for i, picture in enumerate(pictures):
+        first = first or picture.shape
+        if picture.shape != first:
+            raise InputError(
+                f"picture {i} is {picture.shape[1]}x{picture.shape[0]}, the first {first[1]}x{first[0]}: all must be of one size"
+            )
+        yield picture
+
+
+def _even(picture: np.ndarray) -> np.ndarray:
+    height, width = picture.shape[:2]
+    return np.ascontiguousarray(np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"))
+
+
+def _head_centre(avatar: RiggedAvatar) -> Float[Tensor, "3"]:
+    """The middle of the head's bounding box at rest, without the neck's lower end pulling it down."""
+    rest = replace(avatar.rig.neutral(1), shape=avatar.params.shape, static_offset=avatar.params.static_offset)
+    vertices = avatar.rig.vertices(rest)[0]
+    face = avatar.rig.regions.get("face")
+    top, front = vertices.amax(0), vertices[face].mean(0) if face is not None and bool(face.any()) else vertices.mean(0)
+    return torch.stack([vertices[:, 0].mean(), (top[1] + front[1]) / 2, vertices[:, 2].mean()])

@@ -1,0 +1,25 @@
+"""Fitting avatars to captures."""
+
+from gafcore.fitting.checkpoint import CheckpointError
+from gafcore.fitting.config import FitConfig, LearningRates, LossWeights
+from gafcore.fitting.interrupts import Interrupted
+from gafcore.fitting.loop import FitResult, fit
+from gafcore.fitting.lpips import Lpips, load_lpips
+from gafcore.fitting.prior import Prior, PriorRequest, PriorViews
+from gafcore.fitting.step import DivergedError
+
+__all__ = [
+    "CheckpointError",
+    "DivergedError",
+    "FitConfig",
+    "FitResult",
+    "Interrupted",
+    "LearningRates",
+    "LossWeights",
+    "Lpips",
+    "Prior",
+    "PriorRequest",
+    "PriorViews",
+    "fit",
+    "load_lpips",
+]
