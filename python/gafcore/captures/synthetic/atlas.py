@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
@@ -74,15 +74,15 @@ def fill(atlas: Atlas, covered: Texels, values: Float[Tensor, "N A"]) -> Float[T
     return picture[:, nearest[0], nearest[1]]
 
 
-def smooth_region(rig: Rig, region: Bool[Tensor, "V"], steps: int) -> Float[Tensor, "V"]:
-    """A vertex mask with its edge softened by averaging over neighbours `steps` times."""
-    edges = torch.cat([rig.faces[:, [0, 1]], rig.faces[:, [1, 2]], rig.faces[:, [2, 0]]])
+def smooth_over_mesh(faces: Int[Tensor, "F 3"], values: Float[Tensor, "V"], steps: int) -> Float[Tensor, "V"]:
+    """Vertex values averaged half and half with their neighbours, `steps` times; vertices without faces keep theirs."""
+    edges = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     a, b = torch.cat([edges, edges.flip(1)]).unbind(1)
-    degree = torch.zeros(rig.n_vertices).index_add_(0, a, torch.ones(len(a))).clamp_min(1)
-    value = region.float()
+    degree = torch.zeros_like(values).index_add_(0, a, torch.ones(len(a)))
     for _ in range(steps):
-        value = 0.5 * value + 0.5 * torch.zeros_like(value).index_add_(0, a, value[b]) / degree
-    return value
+        around = torch.zeros_like(values).index_add_(0, a, values[b]) / degree.clamp_min(1)
+        values = torch.where(degree > 0, 0.5 * values + 0.5 * around, values)
+    return values
 
 
 def _parts(rig: Rig) -> tuple[Int[Tensor, "F"], Int[Tensor, "F"]]:

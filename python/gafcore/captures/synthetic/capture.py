@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gafcore.captures.cache import DEFAULT_BYTES, ImageCache
 from gafcore.captures.splits import TRAIN, gaf_split, thin
+from gafcore.captures.synthetic.atlas import smooth_over_mesh
 from gafcore.captures.synthetic.cameras import FRONT_CAMERA, nersemble_arc
 from gafcore.captures.synthetic.hair import grow_hair
 from gafcore.captures.synthetic.lighting import ambient_occlusion, random_light
@@ -198,6 +199,7 @@ def _model(rig: Rig, params: RigParams, look: Look, seed: int, page_px: int) -> 
     faces = torch.cat([rig.faces, hair.faces + rig.n_vertices])
     normals = torch.cat([vertex_normals(neutral, rig.faces), hair.normals])
     head, locks = ambient_occlusion(everything, normals, faces).split([rig.n_vertices, len(hair.vertices)])
+    head = smooth_over_mesh(rig.faces, head, 3)  # the depth maps' pixels would show as blotches
     for region, least in _LEAST_LIGHT.items():
         if region in rig.regions:
             head = torch.where(rig.regions[region], head.clamp_min(least), head)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from gafcore.captures.synthetic.atlas import smooth_region
+from gafcore.captures.synthetic.atlas import smooth_over_mesh
 from gafcore.captures.synthetic.look import Look
 from gafcore.captures.synthetic.noise import Noise3, generator, smoothstep
 from gafcore.captures.synthetic.skull import Skull
@@ -77,7 +77,7 @@ def grow_hair(rig: Rig, vertices: Float[Tensor, "V 3"], look: Look, seed: int) -
 def _cap(rig: Rig, vertices: Tensor, skull: Skull, style: _Style, look: Look, noise: Noise3) -> Hair:
     """The scalp lifted off itself, level with the skin at the hair line."""
     inside = rig.regions["scalp"]
-    depth = smoothstep(0.45, 1.0, smooth_region(rig, inside, 6))
+    depth = smoothstep(0.45, 1.0, smooth_over_mesh(rig.faces, inside.float(), 6))
     normals = normalize(0.5 * vertex_normals(vertices, rig.faces) + 0.5 * skull.outward(vertices), dim=-1)
     rough = 1 + 0.5 * noise(vertices, 0.012, 2)
     raised = vertices + normals * (style.cap * depth * rough + 0.0012 * (depth > 0) - 0.0025 * (depth == 0))[:, None]
@@ -147,7 +147,7 @@ def _comb(roots: Tensor, normals: Tensor, style: _Style, name: str, skull: Skull
     backwards = torch.tensor([0.0, -0.15, -1.0]).expand_as(roots)
     if name == "bob":
         side = torch.where(roots[:, :1] > skull.center[0] + 0.018, 1.0, -1.0)
-        from_crown = torch.cat([1.2 * side, torch.full_like(side, -0.5), torch.full_like(side, -0.25)], -1)
+        from_crown = torch.cat([1.2 * side, torch.full_like(side, -0.4), torch.full_like(side, -0.8)], -1)
     wish = (1 - style.back) * from_crown + style.back * backwards
     return normalize(wish - (wish * normals).sum(-1, keepdim=True) * normals, dim=-1)
 

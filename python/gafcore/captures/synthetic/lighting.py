@@ -18,7 +18,7 @@ _COSINE_BANDS = torch.tensor([1.0] + [2 / 3] * 3 + [1 / 4] * 5)
 # Light that enters skin spreads before it leaves, red the most: it softens the higher bands, and so warms the edge of shadows.
 _SCATTER = torch.tensor([[1.0, 1.0, 1.0]] + [[0.94, 0.98, 1.0]] * 3 + [[0.75, 0.92, 1.0]] * 5)
 
-_N_DIRECTIONS = 36
+_N_DIRECTIONS = 28
 _DEPTH_MAP_PX = 224
 _DEPTH_BIAS_M = 0.0035  # more than a pixel of the depth map on a slope, less than a lip
 _FAR_M = 6.0

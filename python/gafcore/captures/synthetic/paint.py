@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gafcore.captures.synthetic import shapes
-from gafcore.captures.synthetic.atlas import MATERIALS, Atlas, Texels, fill, lay_out, smooth_region, texels
+from gafcore.captures.synthetic.atlas import MATERIALS, Atlas, Texels, fill, lay_out, smooth_over_mesh, texels
 from gafcore.captures.synthetic.look import Look, color
 from gafcore.captures.synthetic.noise import Noise3, generator, smoothstep
 from gafcore.mesh import vertex_normals
@@ -68,7 +68,7 @@ def _paint_material(name: str, canvas: _Canvas, rig: Rig, covered: Texels, chose
     gloss = torch.tensor([[strength, sharpness]]).log2().repeat(len(chosen), 1)
     gloss[:, 0] = strength
     if name == "skin":
-        scalp = smooth_region(rig, rig.regions["scalp"], 3)
+        scalp = smooth_over_mesh(rig.faces, rig.regions["scalp"].float(), 3)
         part = Texels(covered.rows[chosen], covered.columns[chosen], covered.faces[chosen], covered.barycentrics[chosen])
         albedo, gloss = _skin(canvas, part.interpolate(scalp, rig.faces), gloss)
     elif name == "eye":

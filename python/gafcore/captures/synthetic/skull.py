@@ -71,7 +71,7 @@ class Skull:
         grid = torch.stack([column * _MAP_COLUMNS / (_MAP_COLUMNS + 2), row], -1)[None, None]
         padded = torch.cat([self.radius[:, -1:], self.radius, self.radius[:, :1]], 1)
         limit = grid_sample(padded[None, None], grid, align_corners=False, padding_mode="border").view(-1, 1) + clearance_m
-        beside_neck = smoothstep(-0.95, -0.65, ray[:, 1:2])  # below the jaw the map has nothing to say
+        beside_neck = smoothstep(-0.80, -0.50, ray[:, 1:2])  # below the jaw the map has nothing to say
         return self.center + ray * torch.maximum(distance, limit * beside_neck)
 
     def in_face(self, points: Float[Tensor, "N 3"]) -> Bool[Tensor, "N"]:
