@@ -51,9 +51,9 @@ class _Style:
 
 _STYLES = {
     "buzz": _Style(9000, 1, 0.006, 0.0017, 0.9, 0.0, 0.0, 0.3, cap=0.0015, clearance=0.0),
-    "short": _Style(3400, 6, 0.045, 0.0034, 0.25, 0.8, 0.2, 0.45, cap=0.008, clearance=0.011),
+    "short": _Style(3400, 6, 0.045, 0.0034, 0.25, 0.8, 0.2, 0.45, cap=0.006, clearance=0.011),
     "curly": _Style(2400, 9, 0.062, 0.0052, 0.60, 0.0, 0.45, 0.2, cap=0.014, clearance=0.010, curl=0.0045),
-    "bob": _Style(2600, 9, 0.190, 0.0040, 0.25, 0.3, 2.2, 0.35, cap=0.010, clearance=0.012),
+    "bob": _Style(2600, 9, 0.190, 0.0040, 0.25, 0.3, 2.2, 0.35, cap=0.006, clearance=0.012),
     "bun": _Style(2600, 9, 0.110, 0.0034, 0.05, 1.0, 0.0, 1.0, cap=0.005, clearance=0.008),
 }
 
@@ -83,10 +83,9 @@ def _cap(rig: Rig, vertices: Tensor, skull: Skull, style: _Style, look: Look, no
     raised = vertices + normals * (style.cap * depth * rough + 0.0012 * (depth > 0) - 0.0025 * (depth == 0))[:, None]
     chosen = rig.faces[inside[rig.faces].all(1)]
     used, faces = torch.unique(chosen, return_inverse=True)
-    down = torch.tensor([0.0, -0.6, -1.0]).expand(len(used), 3)
-    tangents = normalize(down - (down * normals[used]).sum(-1, keepdim=True) * normals[used], dim=-1)
-    shade = (0.62 + 0.25 * noise(vertices[used], 0.003, 2)).clamp(0.3, 1)
-    matt = torch.full((len(used), 1), 0.15)
+    tangents = _comb(vertices[used], normals[used], style, look.hair_style, skull)
+    shade = (0.75 + 0.25 * noise(vertices[used], 0.003, 2)).clamp(0.3, 1)
+    matt = torch.full((len(used), 1), 0.15 if style.n_locks > 5000 else 0.5)
     return Hair(raised[used], faces, normals[used], tangents, look.hair * shade[:, None], matt)
 
 
@@ -148,6 +147,9 @@ def _comb(roots: Tensor, normals: Tensor, style: _Style, name: str, skull: Skull
     if name == "bob":
         side = torch.where(roots[:, :1] > skull.center[0] + 0.018, 1.0, -1.0)
         from_crown = torch.cat([1.2 * side, torch.full_like(side, -0.4), torch.full_like(side, -0.8)], -1)
+        nape = smoothstep(0.045, 0.0, roots[:, 1:2] - skull.ear_y)
+        backwards = backwards + nape * (torch.tensor([0.0, -2.0, 0.0]) - backwards)
+        from_crown = from_crown + nape * (torch.tensor([0.0, -2.0, 0.0]) - from_crown)
     wish = (1 - style.back) * from_crown + style.back * backwards
     return normalize(wish - (wish * normals).sum(-1, keepdim=True) * normals, dim=-1)
 

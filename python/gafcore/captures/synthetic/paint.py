@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,7 @@ _GLOSS = {"skin": (0.10, 14.0), "eye": (0.9, 220.0), "teeth": (0.45, 60.0), "mou
 _LIP_GLOSS = (0.22, 26.0)
 _IBUG_OUTER_CORNERS = (36, 45)
 _TYPICAL_EYE_SPAN_M = 0.09
+_IRIS_RADIUS_M = 0.0064
 
 
 @dataclass(frozen=True)
@@ -177,16 +179,18 @@ def _scalp(canvas: _Canvas, albedo: Tensor, scalp: Tensor) -> Tensor:
 
 
 def _eyes(canvas: _Canvas, centers: Float[Tensor, "2 3"]) -> Tensor:
-    """Sclera, iris with fibres and a dark rim, and pupil, by the angle from straight ahead."""
+    """Sclera, iris with fibres and a dark rim, and pupil, by the angle from straight ahead, with 1 at the edge of the iris."""
     nearest = ((canvas.points[:, None] - centers) ** 2).sum(-1).argmin(1)
-    ray = torch.nn.functional.normalize(canvas.points - centers[nearest], dim=-1)
-    angle = torch.acos(ray[:, 2].clamp(-1, 1))
+    ray = canvas.points - centers[nearest]
+    radius = float(ray.norm(dim=-1).median())
+    ray = torch.nn.functional.normalize(ray, dim=-1)
+    angle = torch.acos(ray[:, 2].clamp(-1, 1)) / math.asin(min(_IRIS_RADIUS_M / radius, 0.9))
     around = torch.nn.functional.normalize(ray[:, :2], dim=-1)
-    fibres = canvas.noise(torch.cat([around * 0.05, nearest[:, None] * 0.3 + 0.02 * angle[:, None]], -1), 0.006, 3)
-    veins = smoothstep(0.25, 0.6, canvas.noise(canvas.points, 0.004, 3)) * smoothstep(0.5, 1.1, angle)
-    darker = 1 - 0.25 * smoothstep(0.6, 1.2, angle)  # under the lids
+    fibres = canvas.noise(torch.cat([around * 0.05, nearest[:, None] * 0.3 + 0.01 * angle[:, None]], -1), 0.006, 3)
+    veins = smoothstep(0.25, 0.6, canvas.noise(canvas.points, 0.004, 3)) * smoothstep(1.0, 2.1, angle)
+    darker = 1 - 0.25 * smoothstep(1.2, 2.3, angle)  # under the lids
     sclera = color(236, 230, 226) * (1 - veins[:, None] * torch.tensor([0.05, 0.25, 0.25])) * darker[:, None]
-    ring = smoothstep(0.42, 0.50, angle)
-    iris = canvas.look.iris * (1.15 + 0.45 * fibres - 0.75 * ring + 0.35 * smoothstep(0.32, 0.2, angle))[:, None]
-    eye = sclera + smoothstep(0.535, 0.495, angle)[:, None] * (iris - sclera)
-    return eye + smoothstep(0.205, 0.175, angle)[:, None] * (color(12, 10, 10) - eye)
+    ring = smoothstep(0.78, 0.94, angle)
+    iris = canvas.look.iris * (1.15 + 0.45 * fibres - 0.75 * ring + 0.35 * smoothstep(0.6, 0.4, angle))[:, None]
+    eye = sclera + smoothstep(1.0, 0.92, angle)[:, None] * (iris - sclera)
+    return eye + smoothstep(0.39, 0.33, angle)[:, None] * (color(12, 10, 10) - eye)
