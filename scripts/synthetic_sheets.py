@@ -21,8 +21,7 @@ def camera_sheet(path: Path, rig: str, size: int) -> None:
     """All sixteen cameras of one timestep: the upper row of cameras above the lower one, from the subject's right to the left."""
     seed, hair = CAMERAS_PERSON
     made = make(SynthConfig(rig=rig, seed=seed, size=size, n_timesteps=48, samples=4, page_px=2 * size, hair=hair))
-    start = 16 * _liveliest(made.capture)
-    frames = made.capture.frames[start : start + 16]
+    frames = made.views[_liveliest(made.capture)]
     rows = [[frames[c].image() for c in range(first, 16, 2)] for first in (1, 0)]
     save_sheet(path, rows, ["15° above", "eye level"], [f"cameras {c}, {c + 1}" for c in range(0, 16, 2)])
 
@@ -35,7 +34,7 @@ def identity_sheet(path: Path, rigs: list[str], size: int) -> None:
 
 def _portrait(rig: Rig, seed: int, hair: str, size: int) -> Tensor:
     made = make(SynthConfig(seed=seed, size=size, n_timesteps=48, samples=4, page_px=2 * size, hair=hair), rig=rig)
-    return made.capture.frames[16 * _liveliest(made.capture) + (8, 5, 11)[seed % 3]].image()
+    return made.views[_liveliest(made.capture)][(8, 5, 11)[seed % 3]].image()
 
 
 def _liveliest(capture: Capture) -> int:

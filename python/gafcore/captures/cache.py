@@ -9,12 +9,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
+from torch import Tensor
 
 from gafcore.types import Capture, Frame
 
 DEFAULT_BYTES = 1_000_000_000  # about 1270 pictures of 512x512 as 8-bit RGB
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class ImageCache:
@@ -46,21 +48,21 @@ class ImageCache:
             if key in self._entries:
                 self._entries.move_to_end(key)
                 return self._entries[key]
-            pending = self._decoding.get(key)
-            mine = pending is None
-            if mine:
-                pending = self._decoding[key] = Future()
-        if not mine:
-            return pending.result()
+            others = self._decoding.get(key)
+            mine: Future[np.ndarray] = Future()
+            if others is None:
+                self._decoding[key] = mine
+        if others is not None:
+            return others.result()
         try:
             array = decode()
         except BaseException as error:
             with self._lock:
                 del self._decoding[key]
-            pending.set_exception(error)
+            mine.set_exception(error)
             raise
         self._store(key, array)
-        pending.set_result(array)
+        mine.set_result(array)
         return array
 
     def put(self, key: Hashable, array: np.ndarray) -> None:
@@ -81,7 +83,7 @@ class ImageCache:
                 self._bytes -= evicted.nbytes
 
 
-def ahead(items: Iterable[T], load: Callable[[T], object], depth: int = 4, threads: int = 1) -> Iterator[tuple[T, object]]:
+def ahead(items: Iterable[T], load: Callable[[T], R], depth: int = 4, threads: int = 1) -> Iterator[tuple[T, R]]:
     """Yield `(item, load(item))` in order while background threads load up to `depth` items in advance."""
     if depth < 1:
         raise ValueError(f"depth must be >= 1, got {depth}")
@@ -100,10 +102,10 @@ def ahead(items: Iterable[T], load: Callable[[T], object], depth: int = 4, threa
                 future.cancel()
 
 
-def prefetch(capture: Capture, frame_numbers: Iterable[int], depth: int = 4) -> Iterator[tuple[Frame, object, object]]:
+def prefetch(capture: Capture, frame_numbers: Iterable[int], depth: int = 4) -> Iterator[tuple[Frame, Tensor, Tensor | None]]:
     """Yield `(frame, image, mask)` of the given frames in order, decoding ahead on a background thread; no mask gives None."""
 
-    def load(number: int) -> tuple:
+    def load(number: int) -> tuple[Frame, Tensor, Tensor | None]:
         frame = capture.frames[number]
         return frame, frame.image(), frame.mask() if frame.mask is not None else None
 

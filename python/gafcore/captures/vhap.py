@@ -109,8 +109,8 @@ def _params(root: Path, document: dict[str, Any], records: list[FrameRecord], ri
         if other.resolve() != record.params:
             raise InputError(f"{record.where}: 'flame_param_path' is {record.params}, but the same timestep also has {other}")
     timesteps = sorted(files)
-    shapes = {"translation": (1, 3), "rotation": (1, 3), "neck_pose": (1, 3), "jaw_pose": (1, 3), "eyes_pose": (1, 6)}
-    shapes |= {"shape": (rig.n_shape,), "expr": (1, rig.n_expr)}
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("translation", "rotation", "neck_pose", "jaw_pose"), (1, 3))
+    shapes |= {"eyes_pose": (1, 6), "shape": (rig.n_shape,), "expr": (1, rig.n_expr)}
     offset = (1, rig.n_vertices, 3)
     rows = [read_npz(files[t], shapes, {"static_offset": offset, "dynamic_offset": offset}) for t in timesteps]
     for t, row in zip(timesteps, rows, strict=True):
@@ -140,7 +140,8 @@ def _background(root: Path, document: dict[str, Any]) -> tuple[float, float, flo
     value = document.get("background", list(WHITE))
     if not isinstance(value, list) or len(value) != 3 or not all(is_number(x) and 0 <= x <= 1 for x in value):
         raise InputError(f"{root / 'transforms.json'}: 'background' must be three numbers in 0..1, got {str(value)[:80]}")
-    return tuple(float(x) for x in value)
+    red, green, blue = (float(x) for x in value)
+    return red, green, blue
 
 
 def _splits(root: Path, document: dict[str, Any], records: list[FrameRecord]) -> dict[str, tuple[int, ...]]:

@@ -68,7 +68,7 @@ def integer(where: str, obj: dict[str, Any], key: str, low: int, high: int) -> i
 
 
 def number(where: str, obj: dict[str, Any], key: str, low: float = -1e9, high: float = 1e9) -> float:
-    value = obj.get(key)
+    value: Any = obj.get(key)
     if not is_number(value) or not low <= value <= high:
         raise InputError(f"{where}: {key!r} must be a number in {low:g}..{high:g}, got {_short(value)}")
     return float(value)
@@ -87,7 +87,7 @@ def text(where: str, obj: dict[str, Any], key: str, default: str | None = None) 
 
 def matrix(where: str, obj: dict[str, Any], key: str) -> torch.Tensor:
     """A rigid 4x4 transform, float64."""
-    rows = obj.get(key)
+    rows: Any = obj.get(key)
     shaped = isinstance(rows, list) and len(rows) == 4 and all(isinstance(r, list) and len(r) == 4 for r in rows)
     if not shaped or not all(is_number(x) and abs(x) < 1e6 for row in rows for x in row):
         raise InputError(f"{where}: {key!r} must be a 4x4 matrix of finite numbers, got {_short(rows)}")

@@ -72,10 +72,14 @@ def _write_params(folder: Path, params: RigParams) -> None:
     if "static_offset" in arrays:
         shared["static_offset"] = arrays.pop("static_offset")[None]
     for t in range(len(params)):
-        np.savez(folder / "flame_param" / f"{t:05d}.npz", **shared, **{name: x[t : t + 1] for name, x in arrays.items()})
+        _savez(folder / "flame_param" / f"{t:05d}.npz", {**shared, **{name: x[t : t + 1] for name, x in arrays.items()}})
     canonical = {name: np.zeros_like(x[:1]) for name, x in arrays.items()}
     canonical["jaw_pose"] = np.array([_CANONICAL_JAW], dtype=np.float32)
-    np.savez(folder / "canonical_flame_param.npz", **shared, **canonical)
+    _savez(folder / "canonical_flame_param.npz", {**shared, **canonical})
+
+
+def _savez(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    np.savez(path, **arrays)  # type: ignore[arg-type]  # numpy's stub takes every keyword for its one option
 
 
 def _write_pixels(folder: Path, frames: Sequence[Frame], threads: int) -> None:

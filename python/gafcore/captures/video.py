@@ -34,8 +34,8 @@ class Clip:
     height: int
     times_s: np.ndarray = field(repr=False, compare=False)
     fps: float
-    has_alpha: bool = False
-    source: VideoSource | PictureSource | None = field(default=None, repr=False, compare=False)
+    has_alpha: bool
+    source: VideoSource | PictureSource = field(repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.times_s)

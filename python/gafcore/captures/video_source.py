@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -13,6 +14,7 @@ from gafcore.captures.cache import ImageCache
 from gafcore.errors import InputError
 
 DEFAULT_FPS = 25.0  # for streams that name neither a frame rate nor time stamps
+_NEAR_FRAMES = 32  # ahead: decoding on is cheaper than seeking
 
 
 def orientation(matrix: np.ndarray) -> tuple[bool, int]:
@@ -37,6 +39,55 @@ def upright(pixels: np.ndarray, flip: bool, turns: int) -> np.ndarray:
     return np.ascontiguousarray(turned)
 
 
+class _Stream:
+    """An open file: frames one after the other from wherever it stands. Errors name the file and the frame."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self.next = path, 0  # `next` numbers the frame that comes next
+        try:
+            self.container = av.open(str(path))
+        except (av.error.FFmpegError, ValueError) as error:
+            raise InputError(f"{path}: not readable as a video ({_reason(error)})") from None
+        if not self.container.streams.video:
+            self.close()
+            raise InputError(f"{path}: no video stream in this file")
+        self.video = self.container.streams.video[0]
+        self.video.thread_type = "AUTO"
+        self._frames = self.container.decode(self.video)
+        self._pushed_back: av.VideoFrame | None = None
+
+    def read(self) -> av.VideoFrame | None:
+        """The next frame, or None at the end."""
+        frame, self._pushed_back = self._pushed_back or self._decode(), None
+        self.next += 1
+        return frame
+
+    def seek(self, pts: int, number_of: dict[int, int]) -> bool:
+        """Move to the key frame at or before `pts`; False where the file has no usable index, and then it stands nowhere."""
+        try:
+            self.container.seek(pts, stream=self.video)
+        except av.error.FFmpegError:
+            return False
+        self._frames = self.container.decode(self.video)
+        landed = self._decode()
+        if landed is None or landed.pts is None or number_of.get(landed.pts, len(number_of)) > number_of[pts]:
+            return False
+        self._pushed_back, self.next = landed, number_of[landed.pts]
+        return True
+
+    def close(self) -> None:
+        self.container.close()
+
+    def _decode(self) -> av.VideoFrame | None:
+        try:
+            frame = next(self._frames, None)
+        except (av.error.FFmpegError, ValueError) as error:
+            raise InputError(f"{self._path}: frame {self.next} cannot be decoded ({_reason(error)})") from None
+        if frame is not None and frame.is_corrupt:
+            raise InputError(f"{self._path}: frame {self.next} is corrupt")
+        return frame
+
+
 class VideoSource:
     """Decodes on the caller's thread, one frame at a time, under a lock; PyAV's own threads work ahead.
 
@@ -46,96 +97,74 @@ class VideoSource:
 
     def __init__(self, path: Path, max_frames: int | None, cache: ImageCache) -> None:
         self._path, self._cache, self._lock = path, cache, threading.Lock()
-        self._decoder: Iterator[av.VideoFrame] | None = None
-        self._container: av.container.InputContainer | None = None
-        self._next = 0
+        self._stream: _Stream | None = None
         self._pts: list[int | None] = []
-        self._scan(max_frames)
-
-    def _scan(self, max_frames: int | None) -> None:
-        for i, frame in enumerate(self._frames_from_start()):
-            if i == 0:
-                self.has_alpha = _has_alpha(frame)
-                self._orientation = self._orientation_of(frame)
-                pixels = self._convert(0, frame)
-                self.size, self._coded, frame_bytes = pixels.shape[:2], (frame.width, frame.height), pixels.nbytes
-                self._cache.put(0, pixels)
-            elif (frame.width, frame.height) != self._coded:
-                sizes = f"{frame.width}x{frame.height}, but frame 0 is {self._coded[0]}x{self._coded[1]}"
-                raise InputError(f"{self._path}: frame {i} is {sizes}; all frames need one size")
-            elif self._cache.has_room(frame_bytes):
-                self._cache.put(i, self._convert(i, frame))
-            self._pts.append(frame.pts)
-            if max_frames is not None and i + 1 >= max_frames:
-                break
-        if not self._pts:
-            raise InputError(f"{self._path}: the video has no frames")
-        stream = self._container.streams.video[0]
-        self.nominal_fps = float(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
-        self.times_s = self._times(stream)
-        self._close()
-
-    def _times(self, stream: av.VideoStream) -> np.ndarray:
-        """Seconds from the first frame; an even rate where stamps are absent or do not increase."""
-        even = np.arange(len(self._pts)) / self.nominal_fps
-        if any(p is None for p in self._pts) or stream.time_base is None:
-            return even
-        times = (np.array(self._pts, dtype=np.float64) - self._pts[0]) * float(stream.time_base)
-        return times if (np.diff(times) > 0).all() else even
+        stream = _Stream(path)
+        try:
+            self._scan(stream, max_frames)
+            self.nominal_fps = float(stream.video.average_rate or stream.video.guessed_rate or DEFAULT_FPS)
+            self.times_s = self._times(stream.video.time_base)
+        finally:
+            stream.close()
 
     def pixels(self, i: int) -> np.ndarray:
         """uint8 [H, W, 3], or [H, W, 4] when the stream has alpha, upright."""
         return self._cache.get(i, lambda: self._decode(i))
 
+    def _scan(self, stream: _Stream, max_frames: int | None) -> None:
+        first = stream.read()
+        if first is None:
+            raise InputError(f"{self._path}: the video has no frames")
+        self.has_alpha = any(component.is_alpha for component in first.format.components)
+        self._orientation = self._orientation_of(first)
+        pixels = self._convert(0, first)
+        self.size = pixels.shape[:2]
+        self._cache.put(0, pixels)
+        self._pts.append(first.pts)
+        while max_frames is None or len(self._pts) < max_frames:
+            frame = stream.read()
+            if frame is None:
+                return
+            i = len(self._pts)
+            if (frame.width, frame.height) != (first.width, first.height):
+                sizes = f"{frame.width}x{frame.height}, but frame 0 is {first.width}x{first.height}"
+                raise InputError(f"{self._path}: frame {i} is {sizes}; all frames need one size")
+            if self._cache.has_room(pixels.nbytes):
+                self._cache.put(i, self._convert(i, frame))
+            self._pts.append(frame.pts)
+
+    def _times(self, time_base: Fraction | None) -> np.ndarray:
+        """Seconds from the first frame; an even rate where stamps are absent or do not increase."""
+        known = [pts for pts in self._pts if pts is not None]
+        if time_base is not None and len(known) == len(self._pts):
+            times = (np.array(known, dtype=np.float64) - known[0]) * float(time_base)
+            if (np.diff(times) > 0).all():
+                return times
+        return np.arange(len(self._pts)) / self.nominal_fps
+
     def _decode(self, i: int) -> np.ndarray:
         with self._lock:
-            if self._decoder is None or self._next > i or i - self._next > 64:
-                self._seek(i)
-            for frame in self._decoder:
-                number, self._next = self._next, self._next + 1
-                if number == i:
-                    return self._convert(i, frame)
-            raise InputError(f"{self._path}: frame {i} cannot be decoded again")
+            stream = self._at_or_before(i)
+            frame = stream.read()
+            while frame is not None and stream.next <= i:
+                frame = stream.read()
+            if frame is None:
+                raise InputError(f"{self._path}: frame {i} cannot be decoded again")
+            return self._convert(i, frame)
 
-    def _seek(self, i: int) -> None:
-        """Stand at or before frame `i`: at the key frame before it where stamps allow, else at the start."""
-        self._decoder, self._next = self._frames_from_start(), 0
-        known = {pts: n for n, pts in enumerate(self._pts)}
-        if i == 0 or None in known or len(known) != len(self._pts):
-            return
-        self._container.seek(self._pts[i], stream=self._container.streams.video[0])
-        frames = self._decoded(first=None)
-        landed = next(frames, None)
-        number = known.get(landed.pts, len(self._pts)) if landed is not None else len(self._pts)
-        if number > i:  # the container has no usable index
-            self._decoder = self._frames_from_start()
-            return
-        self._decoder, self._next = _chain(landed, frames), number
-
-    def _frames_from_start(self) -> Iterator[av.VideoFrame]:
-        self._close()
-        try:
-            self._container = av.open(str(self._path))
-        except (av.error.FFmpegError, ValueError) as error:
-            raise InputError(f"{self._path}: not readable as a video ({_reason(error)})") from None
-        if not self._container.streams.video:
-            raise InputError(f"{self._path}: no video stream in this file")
-        self._container.streams.video[0].thread_type = "AUTO"
-        return self._decoded(first=0)
-
-    def _decoded(self, first: int | None) -> Iterator[av.VideoFrame]:
-        count = 0
-        try:
-            for frame in self._container.decode(self._container.streams.video[0]):
-                if frame.is_corrupt:
-                    raise InputError(f"{self._path}: frame {self._number(first, count)} is corrupt")
-                yield frame
-                count += 1
-        except (av.error.FFmpegError, ValueError) as error:
-            raise InputError(f"{self._path}: frame {self._number(first, count)} cannot be decoded ({_reason(error)})") from None
-
-    def _number(self, first: int | None, count: int) -> int:
-        return self._next if first is None else first + count
+    def _at_or_before(self, i: int) -> _Stream:
+        """Go on from where the last call stopped when frame `i` is near ahead, else seek, else start again."""
+        if self._stream is not None and self._stream.next <= i <= self._stream.next + _NEAR_FRAMES:
+            return self._stream
+        if self._stream is not None:
+            self._stream.close()
+        self._stream = _Stream(self._path)
+        number_of = {pts: n for n, pts in enumerate(self._pts) if pts is not None}
+        pts = self._pts[i]
+        if i > _NEAR_FRAMES and pts is not None and len(number_of) == len(self._pts) and not self._stream.seek(pts, number_of):
+            self._stream.close()
+            self._stream = _Stream(self._path)
+        return self._stream
 
     def _convert(self, i: int, frame: av.VideoFrame) -> np.ndarray:
         try:
@@ -145,27 +174,13 @@ class VideoSource:
         return upright(pixels, *self._orientation)
 
     def _orientation_of(self, frame: av.VideoFrame) -> tuple[bool, int]:
-        side_data = frame.side_data.get("DISPLAYMATRIX")
+        side_data: Any = frame.side_data.get("DISPLAYMATRIX")
         if side_data is None:
             return False, 0
         try:
             return orientation(np.frombuffer(bytes(side_data), dtype=np.int32))
         except ValueError as error:
             raise InputError(f"{self._path}: frame 0: {error}") from None
-
-    def _close(self) -> None:
-        if self._container is not None:
-            self._container.close()
-        self._container = self._decoder = None
-
-
-def _chain(first: av.VideoFrame, rest: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-    yield first
-    yield from rest
-
-
-def _has_alpha(frame: av.VideoFrame) -> bool:
-    return any(component.is_alpha for component in frame.format.components)
 
 
 def _reason(error: Exception) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from gafcore.rigs import load_rig
 from gafcore.rigs.base import Rig
 from gafcore.types import Camera, Capture, Frame, RigParams
 
+_TRAIN_FRACTION = 0.8
 # Parts that are in shadow on the neutral face but not when the mouth opens: they never get darker than this.
 _LEAST_LIGHT = {"mouth": 0.30, "teeth": 0.55, "left_eye": 0.75, "right_eye": 0.75}
 
@@ -71,9 +72,10 @@ class SynthConfig:
 
 @dataclass(frozen=True)
 class SyntheticCapture:
-    """A capture with its ground truth."""
+    """A capture with its ground truth. `capture` has the frames that a split uses; `views[t][c]` is any timestep from any camera."""
 
     capture: Capture
+    views: tuple[tuple[Frame, ...], ...]
     vertices: Float[Tensor, "T V 3"]  # of the rig, in world space, metres
     look: Look
     model: Model
@@ -110,15 +112,17 @@ def make(config: SynthConfig = SynthConfig(), *, rig: Rig | None = None, cache_b
         page_px=config.page_px,
         cache_bytes=cache_bytes,
     )
-    frames, n = made.capture.frames, config.n_timesteps
-    splits = gaf_split(frames, n, train_camera=min(FRONT_CAMERA, config.n_cameras // 2))
-    if config.eval_timesteps:
-        n_train = max(1, int(0.8 * n))
-        chosen = {*_spread(0, n_train, config.eval_timesteps), *_spread(n_train, n, config.eval_timesteps)}
-        splits = thin(splits, frames, chosen)
-    info = {"source": "synthetic", "seed": config.seed, "hair": made.look.hair_style, "fps": config.fps}
-    capture = Capture(frames, rig, params, splits, info=info)
-    return SyntheticCapture(capture, made.vertices, made.look, made.model)
+    splits = _splits(made.capture.frames, config)
+    used = sorted({i for ids in splits.values() for i in ids})
+    number = {old: new for new, old in enumerate(used)}
+    capture = Capture(
+        frames=tuple(made.capture.frames[i] for i in used),
+        rig=rig,
+        params=params,
+        splits={name: tuple(number[i] for i in ids) for name, ids in splits.items()},
+        info={"source": "synthetic", "seed": config.seed, "hair": made.look.hair_style, "fps": config.fps},
+    )
+    return replace(made, capture=capture)
 
 
 def from_motion(
@@ -140,13 +144,13 @@ def from_motion(
     model = _model(rig, params, look, seed, page_px or min(1024, 2 * max(c.height for c in cameras)))
     vertices = rig.vertices(params)
     cache = ImageCache(cache_bytes)
-    frames = tuple(
-        _frame(_Shot(model, vertices[t], camera, samples, cache, (t, c)), t, c)
+    views = tuple(
+        tuple(_frame(_Shot(model, vertices[t], camera, samples, cache, (t, c)), t, c) for c, camera in enumerate(cameras))
         for t in range(len(params))
-        for c, camera in enumerate(cameras)
     )
+    frames = tuple(frame for row in views for frame in row)
     capture = Capture(frames, rig, params, {TRAIN: tuple(range(len(frames)))}, info={"source": "synthetic", "seed": seed})
-    return SyntheticCapture(capture, vertices, look, model)
+    return SyntheticCapture(capture, views, vertices, look, model)
 
 
 @dataclass(frozen=True)
@@ -176,6 +180,15 @@ class _Shot:
         return (rgba.clamp(0, 1) * 255 + 0.5).to(torch.uint8).numpy()
 
 
+def _splits(frames: Sequence[Frame], config: SynthConfig) -> dict[str, tuple[int, ...]]:
+    n = config.n_timesteps
+    n_train = max(1, int(_TRAIN_FRACTION * n))
+    splits = gaf_split(frames, n, train_camera=min(FRONT_CAMERA, config.n_cameras // 2), train_fraction=_TRAIN_FRACTION)
+    if not config.eval_timesteps:
+        return splits
+    return thin(splits, frames, {*_spread(0, n_train, config.eval_timesteps), *_spread(n_train, n, config.eval_timesteps)})
+
+
 def _frame(shot: _Shot, timestep: int, camera_index: int) -> Frame:
     return Frame(
         camera=shot.camera,
@@ -190,9 +203,7 @@ def _frame(shot: _Shot, timestep: int, camera_index: int) -> Frame:
 
 @torch.no_grad()
 def _model(rig: Rig, params: RigParams, look: Look, seed: int, page_px: int) -> Model:
-    neutral_params = rig.neutral()
-    static = params.static_offset
-    still = RigParams(**{**dict(neutral_params.items()), "shape": params.shape, "static_offset": static})
+    still = replace(rig.neutral(), shape=params.shape, static_offset=params.static_offset)
     neutral = rig.vertices(still)[0]
     hair = grow_hair(rig, neutral, look, seed)
     everything = torch.cat([neutral, hair.vertices])
@@ -216,8 +227,7 @@ def _soften(occlusion: Tensor, least: float) -> Tensor:
 @torch.no_grad()
 def _head_center(rig: Rig, shape: Float[Tensor, "S"]) -> list[float]:
     """Halfway between chin and crown, in the middle of the head's depth."""
-    neutral = RigParams(**{**dict(rig.neutral().items()), "shape": shape})
-    vertices = rig.vertices(neutral)[0]
+    vertices = rig.vertices(replace(rig.neutral(), shape=shape))[0]
     head = vertices[rig.regions["scalp"] | rig.regions["face"]]
     return ((head.amin(0) + head.amax(0)) / 2).tolist()
 

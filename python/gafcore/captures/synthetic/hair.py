@@ -177,8 +177,9 @@ def _tubes(points: Float[Tensor, "n S 3"], style: _Style, look: Look, skull: Sku
     tone = (0.75 + 0.5 * torch.rand(n, 1, generator=rng)) * (0.65 + 0.45 * along)
     albedo = (look.hair * tone[..., None])[:, :, None].expand(-1, -1, _SIDES, -1)
     tangents = tangents[:, :, None].expand(-1, -1, _SIDES, -1)
-    flat = [x.reshape(-1, 3) for x in (vertices, normals, tangents, albedo)]
-    return Hair(flat[0], _tube_faces(n, n_points), *flat[1:], torch.ones(len(flat[0]), 1))
+    shine = torch.ones(vertices.shape[:3].numel(), 1)
+    vertices, normals, tangents, albedo = (x.reshape(-1, 3) for x in (vertices, normals, tangents, albedo))
+    return Hair(vertices, _tube_faces(n, n_points), normals, tangents, albedo, shine)
 
 
 def _tube_faces(n: int, n_points: int) -> Int[Tensor, "G 3"]:
@@ -210,9 +211,10 @@ def _bun(skull: Skull, look: Look, noise: Noise3, rng: torch.Generator) -> Hair:
 def _join(parts: list[Hair]) -> Hair:
     starts = torch.tensor([0] + [len(p.vertices) for p in parts]).cumsum(0)
     faces = torch.cat([p.faces + start for p, start in zip(parts, starts, strict=False)])
-    joined = (torch.cat([getattr(p, name) for p in parts]) for name in ("normals", "tangents", "albedo", "shine"))
-    return Hair(torch.cat([p.vertices for p in parts]), faces, *joined)
+    joined = {name: torch.cat([getattr(p, name) for p in parts]) for name in ("vertices", "normals", "tangents", "albedo", "shine")}
+    return Hair(faces=faces, **joined)
 
 
 def _empty() -> Hair:
-    return Hair(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.long), *(torch.zeros(0, size) for size in (3, 3, 3, 1)))
+    none = torch.zeros(0, 3)
+    return Hair(none, none.long(), none, none, none, none[:, :1])

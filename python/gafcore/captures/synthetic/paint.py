@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -103,7 +104,7 @@ def _complexion(canvas: _Canvas) -> Tensor:
     """Base tone, blood under the skin, large and small variation, pores, freckles."""
     p, look, marks = canvas.points, canvas.look, canvas.landmarks
     tone = 1 + 0.06 * canvas.noise(p, 0.07, 3) + 0.05 * canvas.noise(p, 0.011, 2) + 0.06 * canvas.noise(p, 0.0016, 2)
-    cheeks = sum(canvas.near(0.35 * (marks[a] + marks[b]) + 0.3 * marks[c], 0.018) for a, b, c in ((2, 41, 31), (14, 46, 35)))
+    cheeks = _total(canvas.near(0.35 * (marks[a] + marks[b]) + 0.3 * marks[c], 0.018) for a, b, c in ((2, 41, 31), (14, 46, 35)))
     ears = smoothstep(0.066, 0.082, p[:, 0].abs()) * smoothstep(0.05, 0.03, (p[:, 1] - marks[29, 1]).abs())
     nose, chin = 0.7 * canvas.near(marks[30], 0.012) + 0.6 * canvas.near(marks[33], 0.01), 0.25 * canvas.near(marks[8], 0.02)
     red = 0.8 * cheeks + nose + 0.5 * ears + chin
@@ -112,8 +113,12 @@ def _complexion(canvas: _Canvas) -> Tensor:
     face = canvas.near((marks[29] + marks[33]) / 2, 0.045)
     spots = smoothstep(0.42, 0.62, canvas.noise(p, 0.0035, 2) + 0.15 * canvas.noise(p, 0.03)) * face * look.freckles
     albedo = albedo * (1 - spots[:, None] * torch.tensor([0.25, 0.40, 0.48]))
-    under_eyes = sum(canvas.near(marks[list(ids)].mean(0) - torch.tensor([0, 0.008, 0]), 0.008) for ids in ((40, 41), (46, 47)))
+    under_eyes = _total(canvas.near(marks[list(ids)].mean(0) - torch.tensor([0, 0.008, 0]), 0.008) for ids in ((40, 41), (46, 47)))
     return albedo * (1 - 0.15 * under_eyes[:, None] * torch.tensor([0.8, 1.0, 0.8]))
+
+
+def _total(blobs: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(blobs)).sum(0)
 
 
 def _stubble(canvas: _Canvas, albedo: Tensor) -> Tensor:
@@ -154,7 +159,7 @@ def _lids_and_nostrils(canvas: _Canvas, albedo: Tensor) -> Tensor:
         lashes = torch.maximum(lashes, 0.45 * smoothstep(0.0018, 0.0006, shapes.distance_to_line(p, marks[list(lower)])))
     albedo = albedo + lashes[:, None] * (color(34, 24, 22) - albedo)
     facing_down = smoothstep(0.1, -0.6, canvas.normals[:, 1])
-    nostrils = sum(canvas.near(0.6 * marks[a] + 0.4 * marks[b], 0.0036) for a, b in ((32, 31), (34, 35))) * (0.3 + 0.7 * facing_down)
+    nostrils = _total(canvas.near(0.6 * marks[a] + 0.4 * marks[b], 0.0036) for a, b in ((32, 31), (34, 35))) * (0.3 + 0.7 * facing_down)
     return albedo * (1 - 0.75 * nostrils.clamp(0, 1)[:, None] * torch.tensor([0.9, 1.0, 1.0]))
 
 
