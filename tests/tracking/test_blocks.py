@@ -22,7 +22,7 @@ def _system(n_frames, size, n_shared, coupled, seed=0):
 
 
 def _dense(diagonal, coupling, border, corner):
-    n_frames, size = diagonal.shape[:2]
+    size = diagonal.shape[1]
     matrix = torch.block_diag(*diagonal)
     if coupling is not None:
         for t, w in enumerate(coupling):

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gafcore.captures.video import Clip
 from gafcore.rigs.base import Rig
 from gafcore.rigs.skinning import axis_angle_to_matrix
-from gafcore.tracking.detect import Pictures
 from gafcore.tracking.detections import Detections
 from gafcore.tracking.mask import full_size
 from gafcore.tracking.solve import Solution
@@ -25,7 +25,7 @@ BACKGROUND = (1.0, 1.0, 1.0)
 
 
 def assemble(
-    clip: Pictures,
+    clip: Clip,
     detections: Detections,
     rig: Rig,
     solution: Solution,
@@ -71,14 +71,14 @@ def yaw_degrees(params: RigParams) -> Float[Tensor, "T"]:
 def split_by_yaw(
     params: RigParams, found: Tensor, *, frontal_deg: float = FRONTAL_DEG, turned_deg: float = TURNED_DEG
 ) -> dict[str, tuple[int, ...]]:
-    """GAF's monocular protocol: frontal frames train, turned ones test, by yaw from its median over the clip. Frames between are in neither."""
+    """GAF's monocular protocol: frontal frames train, turned ones test, by yaw from the clip's median. Frames between are in neither."""
     yaw = yaw_degrees(params)
     off = (yaw - yaw[found].median()).abs()
     choose = lambda condition: tuple(torch.nonzero(condition & found)[:, 0].tolist())  # noqa: E731
     return {"train": choose(off <= frontal_deg), "test": choose(off > turned_deg)}
 
 
-def _image(clip: Pictures, t: int, mask: np.ndarray) -> Callable[[], Float[Tensor, "H W 3"]]:
+def _image(clip: Clip, t: int, mask: np.ndarray) -> Callable[[], Float[Tensor, "H W 3"]]:
     def load() -> Tensor:
         picture = torch.from_numpy(np.array(clip.image(t))).float() / 255
         alpha = full_size(mask, picture.shape[1], picture.shape[0])[..., None]

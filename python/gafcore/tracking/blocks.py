@@ -1,4 +1,4 @@
-"""The linear system of a Gauss-Newton step over a clip: one block a frame, first differences between neighbours, a border of shared unknowns.
+"""The linear system of a Gauss-Newton step over a clip: a block a frame, first differences between neighbours, a border of shared unknowns.
 
     [ D_1  -W_1            B_1 ] [x_1]   [g_1]
     [ -W_1  D_2  -W_2      B_2 ] [x_2] = [g_2]

@@ -19,7 +19,7 @@ class Smoothness:
 
 
 def gaf_smoothness(rotation_rad: float = 0.02) -> Smoothness:
-    """GAF's weights (its appendix B: translation 3e4, rotation 3e3, jaw 4, eyes 1, expression 0.5), which are relative: the rotation sets the scale.
+    """GAF's weights (translation 3e4, rotation 3e3, jaw 4, eyes 1, expression 0.5). They are relative: the rotation sets the scale.
 
     A weight w on a squared difference is a standard deviation proportional to 1 / sqrt(w).
     """
@@ -43,8 +43,8 @@ class SolverConfig:
     """standard deviations beyond which an error counts linearly"""
     identity_sigma: float = 0.5
     """of the identity coefficients, which are N(0, 1) over people"""
-    expression_sigma: float = 0.2
-    """of an expression around its start"""
+    expression_sigma: float = 0.3
+    """of the expression coefficients, about zero"""
     score_share: float = 0.7
     """expressions start at this share of MediaPipe's coefficients"""
     bounds_sigma: float = 0.03

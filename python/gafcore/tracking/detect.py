@@ -11,11 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from gafcore.captures.video import Clip
 from gafcore.errors import InputError
 from gafcore.progress import track as progress
 from gafcore.tracking.detections import N_LANDMARKS, Detections, Faces, collect
@@ -24,19 +25,6 @@ from gafcore.tracking.models import ModelFiles, import_mediapipe
 _MASK_PX = 512  # long side at which person masks are kept; the model itself works at 256
 _THUMB_PX = 32
 _MAX_FACES = 4
-
-
-class Pictures(Protocol):
-    """What detection needs of a clip (gafcore.captures.video.Clip has it)."""
-
-    name: str
-    width: int
-    height: int
-    times_s: Any
-
-    def __len__(self) -> int: ...
-
-    def image(self, index: int) -> np.ndarray: ...
 
 
 class Detector:
@@ -103,7 +91,7 @@ def _thumbnail(image: np.ndarray) -> np.ndarray:
     return np.asarray(small.resize((_THUMB_PX, _THUMB_PX), Image.Resampling.BOX))
 
 
-def detect(clip: Pictures, models: ModelFiles, *, max_frames: int | None = None, min_confidence: float = 0.5) -> Detections:
+def detect(clip: Clip, models: ModelFiles, *, max_frames: int | None = None, min_confidence: float = 0.5) -> Detections:
     """Find the face and the person in every frame. Landmarks and masks run side by side on two threads.
 
     Raises:
@@ -136,7 +124,7 @@ def detect(clip: Pictures, models: ModelFiles, *, max_frames: int | None = None,
     return replace(detections, seconds=clock)
 
 
-def _images(clip: Pictures, n: int, clock: dict[str, float]) -> Iterator[np.ndarray]:
+def _images(clip: Clip, n: int, clock: dict[str, float]) -> Iterator[np.ndarray]:
     for i in range(n):
         yield _timed(clock, "decode", clip.image, i)
 

@@ -66,7 +66,7 @@ def shot_starts(thumbnails: np.ndarray) -> list[int]:
 
 
 def follow(faces: list[Faces], times_s: np.ndarray, starts: list[int]) -> np.ndarray:
-    """Which face of each frame is the tracked one [T], -1 where none: the largest at first and after a cut, then the nearest to the last."""
+    """Which face of each frame to track [T], -1 for none: the largest at first and after a cut, then the nearest to the last."""
     chosen = np.full(len(faces), -1)
     last: tuple[np.ndarray, float, float] | None = None  # centre, size, time
     for t, found in enumerate(faces):

@@ -57,7 +57,7 @@ def matrix_to_axis_angle(rotation: Float[Tensor, "*B 3 3"]) -> Float[Tensor, "*B
 
 
 def bridge(values: Float[Tensor, "F K"], found: Bool[Tensor, "T"], times_s: Float[Tensor, "T"]) -> Float[Tensor, "T K"]:
-    """Rows for all T frames from those of the F found ones: linear in time between neighbours, constant before the first and after the last."""
+    """Rows for all T frames from those of the F found ones: linear in time between neighbours, constant beyond the ends."""
     known = torch.nonzero(found)[:, 0]
     frames = torch.arange(len(found))
     right = torch.searchsorted(known, frames).clamp(max=len(known) - 1)

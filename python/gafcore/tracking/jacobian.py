@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +15,13 @@ from gafcore.tracking.points import TURNING, PointModel, _linear, _turns, projec
 
 @dataclass(frozen=True)
 class Linearised:
-    """Projected points and how they move with a frame's parameters and with the shared ones (shape, then log focal)."""
+    """Projected points and how they move with a frame's parameters and with the shared ones (shape, then log focal).
+
+    With weights, the rows of both Jacobians are multiplied by them; the pixels are not.
+    """
 
     pixels: Float[Tensor, "T L 2"]
+    weights: Float[Tensor, "T L"] | None
     frame: Float[Tensor, "T L 2 P"]
     shared: Float[Tensor, "T L 2 S+1"] | None
 
@@ -29,8 +34,15 @@ def linearise(
     centre: tuple[float, float],
     *,
     shared: bool,
+    weigh: Callable[[Tensor], Tensor] | None = None,
 ) -> Linearised:
-    """`project(place(...))` with its Jacobians; `shared` asks for those of shape and log focal, too."""
+    """`project(place(...))` with its Jacobians.
+
+    Args:
+        shared: Whether the Jacobian of shape and log focal is wanted, too.
+        weigh: Gives each landmark's weight [T, L] from the projected points. Weighting the few rows at the start of the chain is
+            cheaper than the long ones at its end.
+    """
     layout = model.layout
     expr = theta[:, layout.expr]
     points = _linear(model.rest, model.shape, model.expr, shape, expr)
@@ -47,7 +59,12 @@ def linearise(
     from_root = local - centres[:, None, 0]
     placed = from_root @ head.mT + centres[:, None, 0] + theta[:, None, layout.translation]
 
+    pixels = project(placed, focal_px, centre)
     camera = _projection_jacobian(placed, focal_px)  # [T, L, 2, 3]
+    by_focal = pixels - theta.new_tensor(centre)
+    row_weights = None if weigh is None else weigh(pixels)
+    if row_weights is not None:
+        camera, by_focal = camera * row_weights[..., None, None], by_focal * row_weights[..., None]
     to_head = camera @ head[:, None]
     out = theta.new_empty(*placed.shape[:2], 2, layout.size)
     out[..., layout.translation] = camera
@@ -64,14 +81,12 @@ def linearise(
             out[:, hit, :, columns] = (model.weights[hit, k, None, None] * turn)[..., : columns.stop - columns.start]
 
     to_rest = to_head @ follow  # [T, L, 2, 3]
-    moves = _centre_moves(model, head, joint)
+    moves = _centre_moves(head, joint)
     out[..., layout.expr] = _basis_jacobian(model, to_rest, camera, model.expr, model.centres_expr, moves)
-    pixels = project(placed, focal_px, centre)
     if not shared:
-        return Linearised(pixels, out, None)
+        return Linearised(pixels, row_weights, out, None)
     by_shape = _basis_jacobian(model, to_rest, camera, model.shape, model.centres_shape, moves)
-    by_focal = (pixels - theta.new_tensor(centre))[..., None]
-    return Linearised(pixels, out, torch.cat([by_shape, by_focal], -1))
+    return Linearised(pixels, row_weights, out, torch.cat([by_shape, by_focal[..., None]], -1))
 
 
 def _projection_jacobian(points: Tensor, focal_px: Tensor) -> Float[Tensor, "T L 2 3"]:
@@ -87,7 +102,7 @@ def _rows_cross(y: Float[Tensor, "T L 3"], rows: Float[Tensor, "T L 2 3"]) -> Fl
     return torch.linalg.cross(y[:, :, None].expand_as(rows), rows)
 
 
-def _centre_moves(model: PointModel, head: Tensor, joint: Tensor) -> Float[Tensor, "T 4 3 3"]:
+def _centre_moves(head: Tensor, joint: Tensor) -> Float[Tensor, "T 4 3 3"]:
     """How a point moves with a joint's centre, its weight aside: (I - R) for the root, R (I - R_k) for the others."""
     eye3 = torch.eye(3, dtype=head.dtype)
     return torch.cat([(eye3 - head)[:, None], head[:, None] @ (eye3 - joint)], 1)

@@ -15,7 +15,7 @@ from gafcore.tracking.points import PointModel, place, project
 _CHUNK = 32  # frames whose Jacobians exist at once: 32 x 478 points x 2 x 66 parameters is 8 MB, about a cache
 _DAMPING = 1e-3
 _DAMPING_LIMIT = 1e8
-_CONVERGED = 1e-6  # relative decrease of the cost at which another step is not worth its time
+_CONVERGED = 1e-4  # relative decrease of the cost at which another step is not worth its time
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,16 @@ class Problem:
     def frames(self, chunk: slice) -> Problem:
         return replace(self, pixels=self.pixels[chunk], inverse_sigma=self.inverse_sigma[chunk])
 
+    def errors(self, pixels: Tensor) -> Float[Tensor, "T L 2"]:
+        """Projected minus detected landmarks; 0 where a landmark is not known."""
+        return torch.where(self.inverse_sigma[..., None] > 0, pixels - self.pixels, 0.0).to(pixels.dtype)
+
+    def weigh(self, pixels: Tensor) -> Float[Tensor, "T L"]:
+        """Square roots of the landmarks' weights: precision, and Huber's down-weighting of what is far off."""
+        inverse_sigma = self.inverse_sigma.to(pixels.dtype)
+        size = self.errors(pixels).norm(dim=-1) * inverse_sigma
+        return inverse_sigma * (self.data_weight * self.huber / size.clamp(min=self.huber)).sqrt()
+
 
 @dataclass(frozen=True)
 class Minimum:
@@ -56,15 +66,10 @@ class Minimum:
     shared_information: Float[Tensor, "S+1 S+1"] | None
 
 
-def residuals(problem: Problem, theta: Tensor, shared: Tensor) -> Float[Tensor, "T L 2"]:
-    """Projected minus detected landmarks, pixels; 0 where a landmark is not known."""
-    pixels = project(place(problem.model, theta, shared[:-1]), shared[-1].exp(), problem.centre)
-    return torch.where(problem.inverse_sigma[..., None] > 0, pixels - problem.pixels, torch.zeros_like(pixels))
-
-
 def cost(problem: Problem, theta: Tensor, shared: Tensor) -> float:
     """Half the weighted sum of squares, Huber's function on the landmarks."""
-    size = residuals(problem, theta, shared).norm(dim=-1) * problem.inverse_sigma
+    pixels = project(place(problem.model, theta, shared[:-1]), shared[-1].exp(), problem.centre)
+    size = problem.errors(pixels).norm(dim=-1) * problem.inverse_sigma
     k = problem.huber
     total = problem.data_weight * torch.where(size < k, size * size / 2, k * (size - k / 2)).sum()
     total = total + 0.5 * (problem.prior_precision * (theta - problem.prior_mean) ** 2).sum()
@@ -103,17 +108,14 @@ def _landmark_terms(problem: Problem, single: PointModel, theta: Tensor, shared:
     for start in range(0, n_frames, _CHUNK):
         chunk = slice(start, start + _CHUNK)
         part = problem.frames(chunk)
-        line = linearise(single, theta[chunk].float(), shape, focal, part.centre, shared=problem.shared_free)
-        known = part.inverse_sigma > 0
-        error = torch.where(known[..., None], line.pixels - part.pixels, 0.0).float()
-        scaled = error.norm(dim=-1) * part.inverse_sigma.float()
-        weight = part.inverse_sigma.float() * (problem.data_weight * (problem.huber / scaled.clamp(min=problem.huber))).sqrt()
-        error = (error * weight[..., None]).flatten(1)
-        jacobian = (line.frame * weight[..., None, None]).flatten(1, 2)
+        line = linearise(single, theta[chunk].float(), shape, focal, part.centre, shared=problem.shared_free, weigh=part.weigh)
+        assert line.weights is not None
+        error = (part.errors(line.pixels) * line.weights[..., None]).flatten(1)
+        jacobian = line.frame.flatten(1, 2)
         diagonal[chunk] = jacobian.mT @ jacobian
         gradient[chunk] = -(jacobian.mT @ error[..., None])[..., 0]
         if border is not None and line.shared is not None:
-            by_shared = (line.shared * weight[..., None, None]).flatten(1, 2)
+            by_shared = line.shared.flatten(1, 2)
             border[chunk] = jacobian.mT @ by_shared
             by_shared, error = by_shared.flatten(0, 1), error.flatten()
             corner += by_shared.T @ by_shared
@@ -152,6 +154,15 @@ def _step(problem: Problem, system: _System, damping: float) -> tuple[Tensor, Te
     return solve_blocks(diagonal, problem.coupling, system.gradient, system.border, corner, system.corner_gradient)
 
 
+def _moved(problem: Problem, theta: Tensor, shared: Tensor, step: Tensor, shared_step: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The parameters after a step. Distance follows the focal length exactly: the valley of equal pictures is curved in these two."""
+    if shared_step is None:
+        return theta + step, shared
+    trial, depth, log_ratio = theta + step, problem.model.layout.translation.stop - 1, shared_step[-1].clamp(-1, 1)
+    trial[:, depth] = (trial[:, depth] - theta[:, depth] * log_ratio) * log_ratio.exp()
+    return trial, torch.cat([shared[:-1] + shared_step[:-1], shared[-1:] + log_ratio])
+
+
 def minimise(problem: Problem, theta: Float[Tensor, "T P"], shared: Float[Tensor, "S+1"], iterations: int) -> Minimum:
     """Levenberg-Marquardt from (theta, shared), float64. Stops after `iterations` accepted steps, or when the cost stands still."""
     single = problem.model.to(torch.float32)
@@ -167,7 +178,7 @@ def minimise(problem: Problem, theta: Float[Tensor, "T P"], shared: Float[Tensor
         except torch.linalg.LinAlgError:
             damping *= 8
             continue
-        trial, trial_shared = theta + step, shared if shared_step is None else shared + shared_step
+        trial, trial_shared = _moved(problem, theta, shared, step, shared_step)
         value = cost(problem, trial, trial_shared)
         if not value < best:  # also when it is NaN
             damping *= 8

@@ -40,7 +40,7 @@ def head_masks(detections: Detections, rig: Rig, solution: Solution) -> list[np.
 
 
 def neck_ring(rig: Rig) -> Int[Tensor, "M"]:
-    """Vertices about the base of the neck: where it widens to the shoulders, lower in front than behind; its lower end where it never widens."""
+    """Vertices about the base of the neck, lower in front than behind: where it widens to the shoulders, else its lower end."""
     neck = torch.nonzero(rig.regions["neck"])[:, 0] if "neck" in rig.regions else torch.arange(rig.n_vertices)
     points = rig.template[neck].double()
     bands = torch.linspace(float(points[:, 1].min()), float(points[:, 1].max()), _BANDS + 1).double()

@@ -10,20 +10,22 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from gafcore.captures.video import Clip
 from gafcore.mesh import normal_map, rasterize
 from gafcore.movies import write_movie
 from gafcore.pictures import save_sheet, to_uint8
 from gafcore.progress import track as progress
 from gafcore.rigs.base import Rig
 from gafcore.tracking.assemble import yaw_degrees
-from gafcore.tracking.detect import Pictures
 from gafcore.tracking.detections import Detections
 from gafcore.types import Camera, Capture, RigParams
 
 _MESH_SHARE = 0.55  # of the mesh over the picture
 _EDGE = 0.035  # barycentric distance from an edge that is drawn as wire
 _TINT = (0.55, 0.75, 1.0)
-_MAX_PX = 1280  # long side of an overlay
+_MAX_PX = 1280  # long side of a video's picture
+_CELL_PX = 320  # height of a sheet's pictures
+_MARGIN = 1.25  # a sheet's pictures show this much more than the mesh
 
 
 def shaded(rig: Rig, params: RigParams, camera: Camera, *, wire: bool = False) -> tuple[Float[Tensor, "H W 3"], Float[Tensor, "H W"]]:
@@ -72,26 +74,39 @@ def telling_frames(params: RigParams, detections: Detections, n: int = 8) -> lis
     return sorted(list(dict.fromkeys(chosen))[:n])
 
 
-def write_overlay_sheet(path: str | Path, clip: Pictures, rig: Rig, capture: Capture, detections: Detections, n: int = 8) -> None:
-    """Rows of picture, picture with mesh, mesh with the detected landmarks, and what is left after masking."""
+def write_overlay_sheet(path: str | Path, clip: Clip, rig: Rig, capture: Capture, detections: Detections, n: int = 8) -> None:
+    """Rows of picture, picture with mesh, mesh with the detected landmarks, and what is left after masking; cut to the head."""
     chosen = telling_frames(capture.params, detections, n)
+    boxes = head_boxes(rig, capture, chosen)
     rows: list[list[Tensor]] = [[], [], [], []]
-    for t in chosen:
+    for t, (left, top, right, bottom) in zip(chosen, boxes, strict=True):
         frame, params, picture = capture.frames[t], capture.params[t], clip.image(t)
         image = torch.from_numpy(np.array(picture)).float() / 255
-        rows[0].append(image)
-        rows[1].append(overlay(picture, rig, params, frame.camera))
-        rows[2].append(with_landmarks(shaded(rig, params, frame.camera)[0], detections.landmarks[t]))
-        rows[3].append(frame.image())
-    save_sheet(path, rows, ["picture", "mesh", "landmarks", "head"], [f"frame {t}" for t in chosen], cell_px=min(320, detections.height))
+        mesh = with_landmarks(shaded(rig, params, frame.camera)[0], detections.landmarks[t])
+        for row, cell in zip(rows, (image, overlay(picture, rig, params, frame.camera), mesh, frame.image()), strict=True):
+            row.append(cell[top:bottom, left:right])
+    save_sheet(path, rows, ["picture", "mesh", "landmarks", "head"], [f"frame {t}" for t in chosen], cell_px=_CELL_PX)
 
 
-def write_overlay_video(path: str | Path, clip: Pictures, rig: Rig, capture: Capture, fps: float) -> None:
+def head_boxes(rig: Rig, capture: Capture, frames: Sequence[int]) -> list[tuple[int, int, int, int]]:
+    """A box (left, top, right, bottom) about the head in each frame, all of one size, inside the picture."""
+    camera = capture.frames[0].camera
+    points = rig.vertices(capture.params[list(frames)])
+    seen = (points @ camera.viewmat[:3, :3].T + camera.viewmat[:3, 3]) @ camera.K.T
+    pixels = seen[..., :2] / seen[..., 2:].clamp(min=1e-3)
+    limit = torch.tensor([camera.width, camera.height])
+    low, high = pixels.amin(1).clamp(min=0).minimum(limit), pixels.amax(1).clamp(min=0).minimum(limit)
+    size = (_MARGIN * (high - low).amax(0)).ceil().long().clamp(min=1).minimum(limit)
+    corner = ((low + high - size) / 2).round().long().clamp(min=0).minimum(limit - size)
+    return [(x, y, x + int(size[0]), y + int(size[1])) for x, y in corner.tolist()]
+
+
+def write_overlay_video(path: str | Path, clip: Clip, rig: Rig, capture: Capture, fps: float) -> None:
     """The clip beside the clip with the mesh over it."""
     write_movie(path, _video_frames(clip, rig, capture), fps)
 
 
-def _video_frames(clip: Pictures, rig: Rig, capture: Capture) -> Iterator[np.ndarray]:
+def _video_frames(clip: Clip, rig: Rig, capture: Capture) -> Iterator[np.ndarray]:
     step = max(1, -(-max(clip.width, clip.height) // _MAX_PX))
     for t in progress(range(len(capture.frames)), "overlay"):
         picture = clip.image(t)

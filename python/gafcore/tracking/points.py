@@ -14,6 +14,8 @@ from torch import Tensor
 from gafcore.rigs.base import Rig
 from gafcore.rigs.skinning import axis_angle_to_matrix
 
+_STILL_M = 2e-4  # expressions that move a joint by less leave it where it is: turned by half a radian that is a tenth of a millimetre
+
 TURNING = ("jaw", "left_eye", "right_eye")  # joints that turn against the head; root and neck move the head as a whole
 
 
@@ -96,16 +98,20 @@ def point_model(rig: Rig, landmarks: str) -> PointModel:
     bary = embedding.barycentrics.double()[..., None]
     mean = lambda x: (x[..., corners, :].double() * bary).sum(-2)  # noqa: E731
     joints = [rig.joint_names.index(name) for name in ("root", *TURNING)]
-    regressor = rig.joint_regressor[joints].double()
-    regress = lambda x: torch.stack([regressor @ mode.double() for mode in x]) if len(x) else x.new_zeros(0, 4, 3).double()  # noqa: E731
+    regressor = rig.joint_regressor[joints]
+    regress = lambda x: (regressor @ x).double()  # noqa: E731
+    centres_expr = regress(rig.expr_basis)
+    weights = mean(rig.skin_weights)[:, joints[1:]]
+    turns = torch.cat([torch.ones(1, dtype=torch.bool), (weights > 0).any(0)])  # a joint that turns no point may be anywhere
+    moves = turns & (centres_expr.abs().amax((0, 2)) > _STILL_M)
     return PointModel(
         rest=mean(rig.template),
         shape=mean(rig.shape_basis),
         expr=mean(rig.expr_basis),
-        weights=mean(rig.skin_weights)[:, joints[1:]],
-        centres=regressor @ rig.template.double(),
+        weights=weights,
+        centres=regress(rig.template),
         centres_shape=regress(rig.shape_basis),
-        centres_expr=regress(rig.expr_basis),
+        centres_expr=centres_expr * moves[:, None],
     )
 
 

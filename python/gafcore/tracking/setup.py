@@ -67,7 +67,7 @@ def build(detections: Detections, rig: Rig, config: SolverConfig, focal_px: floa
         pixels=pixels,
         inverse_sigma=_inverse_sigma(rig, indices, held_out, px_per_m, detections.found, config),
         centre=(detections.width / 2, detections.height / 2),
-        prior_mean=start,
+        prior_mean=prior_mean(model.layout, start),
         prior_precision=_prior_precision(model.layout, detections.found, config, rig),
         bounded=_bounded(model.layout, rig),
         bounds_precision=config.bounds_sigma**-2,
@@ -83,7 +83,7 @@ def build(detections: Detections, rig: Rig, config: SolverConfig, focal_px: floa
 
 
 def brow_modes(model: PointModel, indices: Tensor) -> Float[Tensor, "M L 3"]:
-    """Two modes a brow landmark that slide it over the face, per metre: along the two axes across the face's outward direction there."""
+    """Two modes a brow landmark that slide it over the face, per metre, along the two axes across its outward direction."""
     brows = torch.nonzero(torch.isin(indices, torch.tensor(BROWS)))[:, 0]
     modes = model.rest.new_zeros(2 * len(brows), model.n_points, 3)
     # The head is about a sphere about its landmarks' mean, 8 cm behind the face: its direction is normal enough for a slide of millimetres.
@@ -117,8 +117,15 @@ def start_parameters(
     return theta, px_per_m[:, 0]
 
 
+def prior_mean(layout: Layout, start: Float[Tensor, "T P"]) -> Float[Tensor, "T P"]:
+    """No expression, eyes ahead; poses where they start. MediaPipe's coefficients are good to start from, but biased: brows most of all."""
+    mean = start.clone()
+    mean[:, layout.expr] = 0
+    return mean
+
+
 def start_expressions(detections: Detections, rig: Rig, share: float) -> Float[Tensor, "T E"]:
-    """`share` of MediaPipe's coefficients, matched by name; a coefficient that the rig splits into sides goes to both. 0 where no name fits."""
+    """`share` of MediaPipe's coefficients, by name; one that the rig splits into sides goes to both. 0 where no name fits."""
     scores = {_plain(name): i for i, name in enumerate(detections.score_names)}
     expr = torch.zeros(len(detections), rig.n_expr)
     for k, name in enumerate(rig.expression_names):
@@ -157,7 +164,7 @@ def _prior_precision(layout: Layout, found: Tensor, config: SolverConfig, rig: R
 def _inverse_sigma(
     rig: Rig, indices: Tensor, held_out: Tensor, px_per_m: Tensor, found: Tensor, config: SolverConfig
 ) -> Float[Tensor, "T L"]:
-    """1 / standard deviation of each landmark, px: its spread over people and the detector's noise, both in proportion to the face's size."""
+    """1 / standard deviation of each landmark, px: its spread over people and the detector's noise, both of them sizes on the face."""
     spread = rig.landmark_spread.get(LANDMARKS, torch.zeros(len(indices))).double()
     spread = torch.where(torch.isin(indices, torch.tensor(IRISES)), 0.0, spread)
     sigma = px_per_m[:, None] * (config.landmark_noise_m**2 + spread**2).sqrt()

@@ -1,6 +1,6 @@
 """The rig through the clip: identity and focal length from key frames, then every frame with these frozen.
 
-Forty even frames tell as much about the shared unknowns as all of them, and with the shared unknowns frozen a frame knows only its neighbours.
+Forty even frames tell as much about the shared unknowns as all of them; with these frozen a frame knows only its neighbours.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from gafcore.tracking.config import SolverConfig
 from gafcore.tracking.detections import Detections
 from gafcore.tracking.least_squares import Minimum, Problem, minimise
 from gafcore.tracking.points import place, project
-from gafcore.tracking.setup import Setup, build, start_parameters
+from gafcore.tracking.setup import Setup, build, prior_mean, start_parameters
+from gafcore.tracking.uncertainty import focal_sigma
 from gafcore.types import RigParams
 
 
@@ -51,10 +52,12 @@ def solve(detections: Detections, rig: Rig, config: SolverConfig | None = None, 
     with _one_thread():
         setup = build(detections, rig, config, focal_px)
         keys = key_frames(detections.found, config.key_frames)
-        first = minimise(_only(setup.problem, keys), setup.start[keys], setup.problem.shared_mean, config.key_iterations)
+        key_problem = _only(setup.problem, keys)
+        first = minimise(key_problem, setup.start[keys], setup.problem.shared_mean, config.key_iterations)
+        sigma = None if focal_px else focal_sigma(key_problem, first)
         problem, start = _frozen(setup, first, detections, rig, config)
         last = minimise(problem, start, first.shared[-1:], config.iterations)
-    return _solution(setup, problem, first, last, rig, focal_px)
+    return _solution(setup, problem, first, last, rig, sigma)
 
 
 def key_frames(found: Bool[Tensor, "T"], n: int) -> Int[Tensor, "K"]:
@@ -75,17 +78,19 @@ def _frozen(setup: Setup, first: Minimum, detections: Detections, rig: Rig, conf
     model, log_focal = problem.model.at_shape(first.shared[:-1]), first.shared[-1:]
     start, _ = start_parameters(model, problem.pixels, setup.held_out, detections, rig, config, float(log_focal.exp()))
     frozen = replace(
-        problem, model=model, shared_mean=log_focal, shared_precision=torch.zeros(1).double(), shared_free=False, prior_mean=start
+        problem,
+        model=model,
+        shared_mean=log_focal,
+        shared_precision=torch.zeros(1).double(),
+        shared_free=False,
+        prior_mean=prior_mean(model.layout, start),
     )
     return frozen, start
 
 
-def _solution(setup: Setup, problem: Problem, first: Minimum, last: Minimum, rig: Rig, focal_px: float | None) -> Solution:
+def _solution(setup: Setup, problem: Problem, first: Minimum, last: Minimum, rig: Rig, sigma: float | None) -> Solution:
     layout, theta, focal = problem.model.layout, last.theta, last.shared[-1].exp()
     pixels = project(place(problem.model, theta, theta.new_zeros(0)), focal, problem.centre)
-    sigma = None
-    if focal_px is None and first.shared_information is not None:
-        sigma = float(focal * torch.linalg.inv(first.shared_information)[-1, -1].sqrt())
     eyes = torch.zeros(len(theta), 6)
     eyes[:, [0, 1, 3, 4]] = theta[:, layout.eyes].float()
     params = RigParams(

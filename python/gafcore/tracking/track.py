@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from gafcore.captures import vhap, video
+from gafcore.captures.video import Clip
 from gafcore.errors import InputError
 from gafcore.files import write_json
 from gafcore.rigs import load_rig
 from gafcore.rigs.base import Rig
 from gafcore.tracking.assemble import assemble
 from gafcore.tracking.config import TrackConfig
-from gafcore.tracking.detect import Pictures, detect
+from gafcore.tracking.detect import detect
 from gafcore.tracking.detections import Detections
 from gafcore.tracking.mask import head_masks
 from gafcore.tracking.models import ModelFiles, find_models
@@ -35,7 +36,7 @@ class Track:
     report: dict[str, Any]
 
 
-def track(clip: Pictures, rig: Rig, config: TrackConfig | None = None, *, models: ModelFiles | None = None) -> Track:
+def track(clip: Clip, rig: Rig, config: TrackConfig | None = None, *, models: ModelFiles | None = None) -> Track:
     """Fit `rig` to every frame of `clip`: landmarks and masks, one least-squares solve, head masks.
 
     Args:
