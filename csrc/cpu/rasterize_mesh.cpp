@@ -83,13 +83,14 @@ void bin(const RasterizeMeshArgs<T>& a, const Pinhole& camera, Scene& s, int thr
   });
 }
 
-// Narrows [x0, x1) to where plane >= 0 along a row; `row` is the plane's value at x = 0. Conservative: the exact test follows.
-void clip_row(const Vec3<double>& plane, double row, double y, int& x0, int& x1) {
+// Narrows [x0, x1) to where plane >= 0 along a row; `row` is the plane's value at x = 0, `inverse` is 1 / plane.x. Conservative: the exact
+// test follows.
+void clip_row(const Vec3<double>& plane, double inverse, double row, double y, int& x0, int& x1) {
   if (plane.x == 0) {
     if (row < 0) x1 = x0;
     return;
   }
-  const double inverse = 1 / plane.x, zero = -row * inverse;
+  const double zero = -row * inverse;
   const double margin = 1 + 1e-14 * (std::fabs(plane.y) * y + std::fabs(plane.z)) * std::fabs(inverse);
   if (plane.x > 0) {
     if (!(zero - margin < x1)) {
@@ -113,14 +114,19 @@ struct BandBuffer {
 void draw(const ScreenTriangle& t, int32_t place, int y0, int y1, int width, double max_inverse_depth, BandBuffer& buffer) {
   constexpr int kShortRow = 4;  // below this, finding the row's ends costs more than it saves
   const bool owns[3] = {owns_edge(t.edges[0]), owns_edge(t.edges[1]), owns_edge(t.edges[2])};
+  const bool clips = t.box.x1 - t.box.x0 > kShortRow;
+  double inverse[3];
+  if (clips) {
+    for (int i = 0; i < 3; ++i) inverse[i] = 1 / t.edges[i].x;
+  }
   for (int y = std::max(y0, t.box.y0); y < std::min(y1, t.box.y1); ++y) {
     const double yc = y + 0.5;
     double row[3];
     for (int i = 0; i < 3; ++i) row[i] = t.edges[i].y * yc + t.edges[i].z;
     const double row_w = t.inverse_depth.y * yc + t.inverse_depth.z;
     int x0 = t.box.x0, x1 = t.box.x1;
-    if (x1 - x0 > kShortRow) {
-      for (int i = 0; i < 3; ++i) clip_row(t.edges[i], row[i], yc, x0, x1);
+    if (clips) {
+      for (int i = 0; i < 3; ++i) clip_row(t.edges[i], inverse[i], row[i], yc, x0, x1);
     }
     double* nearest = buffer.inverse_depth.data() + int64_t(y - y0) * width;
     int32_t* triangle = buffer.triangle.data() + int64_t(y - y0) * width;

@@ -83,7 +83,7 @@ def depth_map(
 
 
 def sample_texture(texture: Float[Tensor, "Ht Wt A"], uvs: Float[Tensor, "*N 2"]) -> Float[Tensor, "*N A"]:
-    """Bilinear lookup, with gradients for both. (0, 0) is the picture's lower left corner, as in OBJ files; outside of 0..1 its edge goes on."""
+    """Bilinear lookup with gradients for both; (0, 0) is the lower left corner, as in OBJ files, and the edge goes on outside 0..1."""
     u, v = uvs.reshape(1, 1, -1, 2).unbind(-1)
     grid = torch.stack([2 * u - 1, 1 - 2 * v], dim=-1)
     picture = texture.permute(2, 0, 1)[None].to(uvs.dtype)
