@@ -10,8 +10,9 @@ import torch
 from gafcore.cameras import camera_position
 from gafcore.captures.synthetic import nersemble_arc
 from gafcore.captures.synthetic.atlas import fill, lay_out, smooth_over_mesh, texels
+from gafcore.captures.synthetic.hair import grow_hair
 from gafcore.captures.synthetic.lighting import Light, ambient_occlusion, irradiance, random_light, sh_basis
-from gafcore.captures.synthetic.look import color, linear_to_srgb, srgb_to_linear
+from gafcore.captures.synthetic.look import color, linear_to_srgb, random_look, srgb_to_linear
 from gafcore.captures.synthetic.motion import random_identity, random_motion
 from gafcore.captures.synthetic.noise import Noise3, generator, over_time, smoothstep
 from gafcore.captures.synthetic.shapes import nearest_on_line, signed_distance_xy
@@ -115,16 +116,18 @@ def test_distance_to_a_line_is_the_least_over_its_points():
     k = t.floor().long().clamp_max(4)
     dense = line[k] + (t - k)[:, None] * (line[k + 1] - line[k])
     want, at = torch.cdist(points.double(), dense.double()).min(1)
-    distance, along = nearest_on_line(points, line)
+    distance, along = nearest_on_line(points, line, math.inf)
     torch.testing.assert_close(distance, want.float(), atol=2e-3, rtol=0)
     torch.testing.assert_close(along, t[at] / 5, atol=2e-2, rtol=0)
+    near = nearest_on_line(points, line, 0.5)[0]
+    assert torch.equal(near[distance < 0.5], distance[distance < 0.5]) and near.isinf().any()
 
 
 def test_signed_distance_to_a_square():
     square = torch.tensor([[0.0, 0, 5], [2, 0, 6], [2, 2, 7], [0, 2, 8]])
-    points = torch.tensor([[1.0, 1, 0], [1.9, 1, 3], [3, 1, 0], [1, 1, 0]])
-    got = signed_distance_xy(points, square, torch.tensor([True, True, True, False]))
-    torch.testing.assert_close(got, torch.tensor([-1, -0.1, 1, math.inf]))
+    points = torch.tensor([[1.0, 1, 4], [1.9, 1, 8], [3, 1, 6], [1, 1, 0], [9, 1, 6]])
+    got = signed_distance_xy(points, square, 2.0)
+    torch.testing.assert_close(got, torch.tensor([-1, -0.1, 1, math.inf, math.inf]))
 
 
 def test_rigid_motion_is_found_again():
@@ -195,3 +198,13 @@ def test_skull_is_solid_and_hair_stays_outside(rig):
     torch.testing.assert_close(skull.push_out(far, 0.01), far)
     marks = rig.landmark_points(vertices[None], "ibug68")[0]
     assert skull.in_face(marks[30:31]).all() and not skull.in_face(scalp).any()
+
+
+def test_cropped_hair_leaves_the_ears_free(rig):
+    vertices = rig.vertices(rig.neutral())[0]
+    skull = Skull.of(rig, vertices)
+    assert skull.at_ear(vertices[rig.regions["ears"]]).float().mean() > 0.8
+    hair = grow_hair(rig, vertices, random_look(1, "short"), 1)
+    locks = hair.vertices[-3400 * 7 * 3 :].view(3400, 7, 3, 3).mean(2)  # middles of the tubes, from root to tip
+    reach_in = skull.at_ear(locks[:, -1]) & ~skull.at_ear(locks[:, 0])
+    assert not reach_in.any()

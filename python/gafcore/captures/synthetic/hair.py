@@ -47,11 +47,12 @@ class _Style:
     cap: float  # thickness of the layer beneath the locks
     clearance: float  # from the head to the middle of a lock
     curl: float = 0.0  # radius of curls
+    clear_ears: bool = False
 
 
 _STYLES = {
     "buzz": _Style(9000, 1, 0.006, 0.0017, 0.9, 0.0, 0.0, 0.3, cap=0.0015, clearance=0.0),
-    "short": _Style(3400, 6, 0.045, 0.0034, 0.25, 0.8, 0.2, 0.45, cap=0.006, clearance=0.011),
+    "short": _Style(3400, 6, 0.045, 0.0034, 0.25, 0.8, 0.2, 0.45, cap=0.006, clearance=0.011, clear_ears=True),
     "curly": _Style(2400, 9, 0.062, 0.0052, 0.60, 0.0, 0.45, 0.2, cap=0.014, clearance=0.010, curl=0.0045),
     "bob": _Style(2600, 9, 0.190, 0.0040, 0.25, 0.3, 2.2, 0.35, cap=0.006, clearance=0.012),
     "bun": _Style(2600, 9, 0.110, 0.0034, 0.05, 1.0, 0.0, 1.0, cap=0.005, clearance=0.008),
@@ -131,7 +132,8 @@ def _grow(
         direction = normalize(direction - style.hug * (step > 0) * rising * outward, dim=-1)
         curl = _curl(direction, style, phase + handed * 1.7 * step) if style.curl else 0.0
         moved = skull.push_out(point + growing * (length * direction + curl), style.clearance * min(1.0, (step + 1) / 3))
-        growing = growing * (~skull.in_face(moved))[:, None]
+        blocked = skull.in_face(moved) | (skull.at_ear(moved) if style.clear_ears else False)
+        growing = growing * (~blocked)[:, None]
         moved = torch.where(growing > 0, moved, point)
         heading = moved - point
         direction = torch.where(heading.norm(dim=-1, keepdim=True) > 1e-5, normalize(heading - curl, dim=-1), direction)

@@ -72,8 +72,9 @@ def _paint_material(name: str, canvas: _Canvas, rig: Rig, covered: Texels, chose
     gloss[:, 0] = strength
     if name == "skin":
         scalp = smooth_over_mesh(rig.faces, rig.regions["scalp"].float(), 3)
+        outside = (rig.regions["skin"] | rig.regions["ears"]).float()  # the rest lines the eye sockets
         part = Texels(covered.rows[chosen], covered.columns[chosen], covered.faces[chosen], covered.barycentrics[chosen])
-        albedo, gloss = _skin(canvas, part.interpolate(scalp, rig.faces), gloss)
+        albedo, gloss = _skin(canvas, *part.interpolate(torch.stack([scalp, outside], -1), rig.faces).unbind(-1), gloss)
     elif name == "eye":
         albedo = _eyes(canvas, rig.joint_positions(rig.neutral())[0, 3:5] / unit)
     elif name == "teeth":
@@ -83,7 +84,7 @@ def _paint_material(name: str, canvas: _Canvas, rig: Rig, covered: Texels, chose
     return torch.cat([albedo.clamp(0.003, 0.95), gloss], -1)
 
 
-def _skin(canvas: _Canvas, scalp: Tensor, gloss: Tensor) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "N 2"]]:
+def _skin(canvas: _Canvas, scalp: Tensor, outside: Tensor, gloss: Tensor) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "N 2"]]:
     albedo = _complexion(canvas)
     albedo = _stubble(canvas, albedo)
     albedo, lips = _lips(canvas, albedo)
@@ -91,6 +92,7 @@ def _skin(canvas: _Canvas, scalp: Tensor, gloss: Tensor) -> tuple[Float[Tensor, 
     albedo = _brows(canvas, albedo)
     if canvas.look.hair_style != "bald":
         albedo = _scalp(canvas, albedo, scalp)
+    albedo = albedo + (1 - outside)[:, None] * (color(182, 118, 106) - albedo)
     oily = 1 + 0.7 * canvas.near(canvas.landmarks[30], 0.012) + 0.4 * canvas.near(canvas.landmarks[27], 0.03)
     fine = 1 + 0.35 * canvas.noise(canvas.points, 0.0035, 2)
     lip_gloss = torch.tensor(_LIP_GLOSS)
@@ -126,13 +128,14 @@ def _stubble(canvas: _Canvas, albedo: Tensor) -> Tensor:
     if canvas.look.stubble == 0:
         return albedo
     p, marks = canvas.points, canvas.landmarks
-    jaw = smoothstep(0.026, 0.012, shapes.distance_to_line(p, marks[3:14]))
-    chin = smoothstep(0.030, 0.018, shapes.distance_to_line(p, marks[[57, 8]]))
-    moustache = smoothstep(0.010, 0.005, shapes.distance_to_line(p, marks[48:55] + torch.tensor([0, 0.006, 0])))
+    jaw = smoothstep(0.026, 0.012, shapes.distance_to_line(p, marks[3:14], 0.026))
+    chin = smoothstep(0.030, 0.018, shapes.distance_to_line(p, marks[[57, 8]], 0.030))
+    moustache = smoothstep(0.010, 0.005, shapes.distance_to_line(p, marks[48:55] + torch.tensor([0, 0.006, 0]), 0.010))
     below_nose = smoothstep(marks[33, 1].item() + 0.002, marks[33, 1].item() - 0.006, p[:, 1])
-    area = torch.stack([jaw, chin, moustache]).amax(0) * below_nose
-    hairs = 0.45 + 0.55 * smoothstep(-0.1, 0.35, canvas.noise(p, 0.0014, 1))
-    shadow = canvas.look.stubble * area * hairs * 0.85
+    beside_lips = smoothstep(-0.0005, 0.0020, shapes.signed_distance_xy(p, marks[48:60], 0.012))
+    area = torch.stack([jaw, chin, moustache]).amax(0) * below_nose * beside_lips
+    hairs = 0.55 + 0.45 * canvas.noise(p, 0.0010, 2)
+    shadow = canvas.look.stubble * area * hairs * 0.8
     beard = 0.35 * canvas.look.hair + 0.02
     return albedo + shadow[:, None] * (beard - albedo)
 
@@ -140,13 +143,12 @@ def _stubble(canvas: _Canvas, albedo: Tensor) -> Tensor:
 def _lips(canvas: _Canvas, albedo: Tensor) -> tuple[Tensor, Tensor]:
     marks = canvas.landmarks
     outline, opening = marks[48:60], marks[60:68]
-    front = canvas.points[:, 2] > outline[:, 2].min() - 0.012
-    outer = shapes.signed_distance_xy(canvas.points, outline, front)
-    inner = shapes.signed_distance_xy(canvas.points, opening, front)
-    lips = smoothstep(0.0012, -0.0012, outer) * front
+    outer = shapes.signed_distance_xy(canvas.points, outline, 0.012)
+    inner = shapes.signed_distance_xy(canvas.points, opening, 0.012)
+    lips = smoothstep(0.0012, -0.0012, outer)
     tint = torch.tensor([0.88, 0.50, 0.52]) * (1 + 0.14 * canvas.noise(canvas.points * torch.tensor([4.0, 1.0, 1.0]), 0.006, 2))[:, None]
     albedo = albedo * (1 + (0.35 + 0.65 * canvas.look.lips) * lips[:, None] * (tint - 1))
-    wet = smoothstep(0.0010, -0.0006, inner) * front
+    wet = smoothstep(0.0010, -0.0006, inner)
     return albedo * (1 - wet[:, None] * torch.tensor([0.35, 0.55, 0.5])), lips
 
 
@@ -155,8 +157,8 @@ def _lids_and_nostrils(canvas: _Canvas, albedo: Tensor) -> Tensor:
     marks, p = canvas.landmarks, canvas.points
     lashes = torch.zeros(len(p))
     for upper, lower in (((36, 37, 38, 39), (39, 40, 41, 36)), ((42, 43, 44, 45), (45, 46, 47, 42))):
-        lashes = torch.maximum(lashes, 0.85 * smoothstep(0.0026, 0.0010, shapes.distance_to_line(p, marks[list(upper)])))
-        lashes = torch.maximum(lashes, 0.45 * smoothstep(0.0018, 0.0006, shapes.distance_to_line(p, marks[list(lower)])))
+        lashes = torch.maximum(lashes, 0.85 * smoothstep(0.0026, 0.0010, shapes.distance_to_line(p, marks[list(upper)], 0.003)))
+        lashes = torch.maximum(lashes, 0.45 * smoothstep(0.0018, 0.0006, shapes.distance_to_line(p, marks[list(lower)], 0.003)))
     albedo = albedo + lashes[:, None] * (color(34, 24, 22) - albedo)
     facing_down = smoothstep(0.1, -0.6, canvas.normals[:, 1])
     nostrils = _total(canvas.near(0.6 * marks[a] + 0.4 * marks[b], 0.0036) for a, b in ((32, 31), (34, 35))) * (0.3 + 0.7 * facing_down)
@@ -168,7 +170,7 @@ def _brows(canvas: _Canvas, albedo: Tensor) -> Tensor:
     hair = 0.55 * look.hair + 0.006
     for ids in (range(17, 22), range(26, 21, -1)):  # from the temple inwards
         line = marks[list(ids)]
-        distance, along = shapes.nearest_on_line(p, line)
+        distance, along = shapes.nearest_on_line(p, line, 0.01)
         width = 0.0048 * look.brow_width * smoothstep(-0.25, 0.35, along) * (0.8 + 0.2 * smoothstep(1.05, 0.9, along))
         strokes = 0.75 + 0.35 * canvas.noise(p * torch.tensor([1.0, 0.45, 1.0]), 0.0011, 1) + 0.2 * canvas.noise(p, 0.004, 1)
         cover = smoothstep(1.25, 0.55, distance / width.clamp_min(1e-5)) * strokes * look.brow_density
@@ -196,6 +198,6 @@ def _eyes(canvas: _Canvas, centers: Float[Tensor, "2 3"]) -> Tensor:
     darker = 1 - 0.25 * smoothstep(1.2, 2.3, angle)  # under the lids
     sclera = color(236, 230, 226) * (1 - veins[:, None] * torch.tensor([0.05, 0.25, 0.25])) * darker[:, None]
     ring = smoothstep(0.78, 0.94, angle)
-    iris = canvas.look.iris * (1.15 + 0.45 * fibres - 0.75 * ring + 0.35 * smoothstep(0.6, 0.4, angle))[:, None]
+    iris = canvas.look.iris * (1.15 + 0.22 * fibres - 0.75 * ring + 0.35 * smoothstep(0.6, 0.4, angle))[:, None]
     eye = sclera + smoothstep(1.0, 0.92, angle)[:, None] * (iris - sclera)
     return eye + smoothstep(0.39, 0.33, angle)[:, None] * (color(12, 10, 10) - eye)

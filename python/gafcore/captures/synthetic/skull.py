@@ -29,6 +29,7 @@ class Skull:
     face_min_z: float
     face_max_y: float
     face_half_width: float
+    ears: tuple[Float[Tensor, "3"], Float[Tensor, "3"]]  # corners of the box around both
 
     @staticmethod
     def of(rig: Rig, vertices: Float[Tensor, "V 3"]) -> Skull:
@@ -52,6 +53,7 @@ class Skull:
             behind_ear_z=ear_z - 0.035,
             face_min_z=ear_z + 0.018,
             face_max_y=brow_y + 0.012,
+            ears=(vertices[rig.regions["ears"]].amin(0), vertices[rig.regions["ears"]].amax(0)),
             face_half_width=float((marks[16, 0] - marks[0, 0]).abs()) / 2 * 0.97,
         )
 
@@ -78,6 +80,12 @@ class Skull:
         """Where hair would hang into the face."""
         front = (points[:, 2] > self.face_min_z) & (points[:, 1] < self.face_max_y)
         return front & ((points[:, 0] - self.center[0]).abs() < self.face_half_width)
+
+    def at_ear(self, points: Float[Tensor, "N 3"]) -> Bool[Tensor, "N"]:
+        """On an ear, or close before or behind it."""
+        low, high = self.ears
+        beside = (points[:, 0] - self.center[0]).abs() > 0.7 * float(high[0] - self.center[0])
+        return beside & ((points[:, 1:] > low[1:] - 0.006) & (points[:, 1:] < high[1:] + 0.003)).all(-1)
 
 
 def _radius_map(points: Tensor, center: Tensor) -> Float[Tensor, "rows columns"]:
