@@ -62,10 +62,12 @@ class Detector:
     def faces(self, image: np.ndarray) -> Faces:
         """All faces in `image` [H, W, 3] uint8."""
         found = self._face.detect(_mp_image(self._mp, image))
+        if not found.face_landmarks:
+            return Faces(np.zeros((0, N_LANDMARKS, 2), np.float32), np.zeros((0, 0), np.float32))
         scale = np.array([image.shape[1], image.shape[0]], np.float32)
-        points = np.array([[(p.x, p.y) for p in face] for face in found.face_landmarks], np.float32).reshape(-1, N_LANDMARKS, 2) * scale
-        scores = np.array([[c.score for c in face] for face in found.face_blendshapes], np.float32).reshape(len(points), -1)
-        if not self.names and found.face_blendshapes:
+        points = np.array([[(p.x, p.y) for p in face] for face in found.face_landmarks], np.float32) * scale
+        scores = np.array([[c.score for c in face] for face in found.face_blendshapes], np.float32)
+        if not self.names:
             self.names = tuple(c.category_name for c in found.face_blendshapes[0])
         return Faces(points, scores)
 

@@ -71,10 +71,11 @@ def head_mask(person: np.ndarray, ring: np.ndarray, outline: np.ndarray | None) 
         face = np.asarray(filled) > 0
         mask[face] = 1.0
         size = float(np.sqrt(np.prod(np.ptp(outline, axis=0))))
-        mask *= _around(mask, face)
     cut = _lower_edge(ring, width)
     below = (np.arange(height, dtype=np.float32)[:, None] + 0.5 - cut) / max(_SOFT * size, 0.5)
     mask *= np.clip(0.5 - 0.5 * below, 0, 1)
+    if outline is not None:  # after the cut: people stand shoulder to shoulder
+        mask *= _around(mask, face)
     return (mask * 255 + 0.5).astype(np.uint8)
 
 

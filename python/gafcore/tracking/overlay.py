@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from gafcore.captures.video import Clip
-from gafcore.mesh import normal_map, rasterize
+from gafcore.mesh import rasterize
 from gafcore.movies import write_movie
 from gafcore.pictures import save_sheet, to_uint8
 from gafcore.progress import track as progress
@@ -21,30 +21,27 @@ from gafcore.tracking.detections import Detections
 from gafcore.types import Camera, Capture, RigParams
 
 _MESH_SHARE = 0.55  # of the mesh over the picture
-_EDGE = 0.035  # barycentric distance from an edge that is drawn as wire
 _TINT = (0.55, 0.75, 1.0)
 _MAX_PX = 1280  # long side of a video's picture
 _CELL_PX = 320  # height of a sheet's pictures
 _MARGIN = 1.25  # a sheet's pictures show this much more than the mesh
 
 
-def shaded(rig: Rig, params: RigParams, camera: Camera, *, wire: bool = False) -> tuple[Float[Tensor, "H W 3"], Float[Tensor, "H W"]]:
-    """The mesh of one timestep, lit from the camera, and where it is."""
+def shaded(rig: Rig, params: RigParams, camera: Camera) -> tuple[Float[Tensor, "H W 3"], Float[Tensor, "H W"]]:
+    """The mesh of one timestep, lit from the camera with one shade a triangle, and where it is."""
     vertices = rig.vertices(params)
-    raster = rasterize(vertices, rig.faces, camera)
-    normals = normal_map(vertices, rig.faces, camera, raster=raster)[0]
-    light = (0.25 + 0.75 * (-normals[..., 2]).clamp(0, 1))[..., None] * torch.tensor(_TINT)
-    if wire:
-        light = torch.where((raster.barycentrics[0].amin(-1) < _EDGE)[..., None], light * 0.4, light)
-    return light, (raster.triangle_ids[0] >= 0).float()
+    ids = rasterize(vertices, rig.faces, camera).triangle_ids[0].long()
+    a, b, c = (vertices[0] @ camera.viewmat[:3, :3].T).index_select(0, rig.faces.flatten()).unflatten(0, (-1, 3)).unbind(1)
+    facing = torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=-1)[:, 2].neg()
+    shade = 0.25 + 0.75 * facing.clamp(0, 1)
+    inside = (ids >= 0).float()
+    return (shade[ids.clamp(min=0)] * inside)[..., None] * torch.tensor(_TINT), inside
 
 
-def overlay(
-    picture: UInt8[np.ndarray, "H W 3"], rig: Rig, params: RigParams, camera: Camera, *, wire: bool = False
-) -> Float[Tensor, "H W 3"]:
+def overlay(picture: UInt8[np.ndarray, "H W 3"], rig: Rig, params: RigParams, camera: Camera) -> Float[Tensor, "H W 3"]:
     """One picture with the mesh over it."""
     image = torch.from_numpy(np.array(picture)).float() / 255
-    mesh, inside = shaded(rig, params, camera, wire=wire)
+    mesh, inside = shaded(rig, params, camera)
     share = _MESH_SHARE * inside[..., None]
     return image * (1 - share) + mesh * share
 

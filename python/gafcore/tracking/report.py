@@ -46,5 +46,5 @@ def report(detections: Detections, solution: Solution, seconds: dict[str, float]
 
 def _face_px(detections: Detections) -> torch.Tensor:
     landmarks = detections.landmarks[detections.found]
-    extent = landmarks.amax(1) - landmarks.amin(1)
+    extent = landmarks.nan_to_num(-torch.inf).amax(1) - landmarks.nan_to_num(torch.inf).amin(1)
     return extent.prod(-1).sqrt().median()
