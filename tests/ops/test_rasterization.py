@@ -1,0 +1,198 @@
+"""rasterization against the dense float64 reference, gradcheck, opcheck, and the promise of equal bits."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from gafcore import rasterization
+from gafcore.ops.rasterization_blend import _backward_op as blend_backward_op
+from gafcore.ops.rasterization_blend import _forward_op as blend_op
+from gafcore.ops.rasterization_project import _backward_op as project_backward_op
+from gafcore.ops.rasterization_project import _forward_op as project_op
+from tests.cases import rasterization as cases
+from tests.reference import rasterization as reference
+
+FLIPS = 0.005  # share of pixels that may differ because rounding moved an alpha over the cut at 1/255
+
+
+def differing(got: torch.Tensor, want: torch.Tensor, tolerance: float) -> float:
+    return ((got.double() - want).abs() > tolerance * (1 + want.abs())).any(-1).double().mean().item()
+
+
+@pytest.mark.parametrize("scene", cases.scenes(), ids=str)
+def test_image_matches_reference(scene):
+    got, got_alpha, _ = scene.call(rasterization, scene.tensors(torch.float32))
+    want, want_alpha = scene.call(reference.rasterization, scene.tensors())
+    # Light below 1e-4 is cut off, where a colour can be a few units large.
+    assert differing(got, want, 4e-4) <= FLIPS
+    assert differing(got_alpha, want_alpha, 2e-4) <= FLIPS
+    assert (got.double() - want).abs().mean() < 1e-4
+
+
+@pytest.mark.parametrize("scene", cases.scenes(), ids=str)
+def test_double_matches_reference(scene):
+    got, got_alpha, _ = scene.call(rasterization, scene.tensors())
+    want, want_alpha = scene.call(reference.rasterization, scene.tensors())
+    assert differing(got, want, 4e-4) == 0
+    visible = (want_alpha < 0.999).expand_as(want)  # where no light was cut off
+    torch.testing.assert_close(got[visible], want[visible], rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(got_alpha, want_alpha, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("scene", cases.scenes(), ids=str)
+def test_gradients_match_reference(scene):
+    generator = torch.Generator().manual_seed(3)
+    grads = []
+    for fn, dtype in ((rasterization, torch.float32), (reference.rasterization, torch.float64)):
+        tensors = scene.tensors(dtype, grad=True)
+        image, alpha = scene.call(fn, tensors)[:2]
+        generator.manual_seed(3)
+        v_image = torch.randn(image.shape, generator=generator, dtype=torch.float64)
+        v_alpha = torch.randn(alpha.shape, generator=generator, dtype=torch.float64)
+        ((image * v_image).sum() + (alpha * v_alpha).sum()).backward()
+        grads.append({k: torch.zeros_like(v) if v.grad is None else v.grad for k, v in tensors.items()})
+    for name, want in grads[1].items():
+        error = (grads[0][name].double() - want).norm()
+        assert error < 0.01 * want.norm() + 1e-3, f"{name}: error {error:.2e} of {want.norm():.2e}"  # light below 1e-4 is cut off
+
+
+@pytest.mark.parametrize("scene", cases.gradient_scenes(), ids=str)
+def test_gradcheck(scene):
+    tensors = scene.tensors(grad=True)
+    names = [k for k in tensors if not (k in ("colors", "backgrounds") and "RGB" not in scene.options.get("render_mode", "RGB"))]
+
+    def call(*values):
+        return scene.call(rasterization, {**tensors, **dict(zip(names, values, strict=True))})[:2]
+
+    assert torch.autograd.gradcheck(call, [tensors[k] for k in names], eps=1e-7, atol=1e-5, rtol=1e-5)
+
+
+def run(scene, threads, count, dtype=torch.float32):
+    threads(count)
+    tensors = scene.tensors(dtype, grad=True)
+    image, alpha, meta = scene.call(rasterization, tensors)
+    generator = torch.Generator().manual_seed(0)
+    ((image * torch.randn(image.shape, generator=generator)).sum() + alpha.sum()).backward()
+    return [image, alpha, meta["radii"], *(v.grad for v in tensors.values() if v.grad is not None)]
+
+
+@pytest.mark.parametrize("options", [dict(), dict(channels=7), dict(sh_degree=3, per_camera=True)], ids=str)
+def test_same_bits_at_any_thread_count(options, threads):
+    scene = cases.scene(n=40000, cameras=2, width=150, height=140, scale=0.01, **options)
+    want = run(scene, threads, 1)
+    for count in (1, 2, 3):
+        for a, b in zip(want, run(scene, threads, count), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_means2d_gradient_is_that_of_the_screen_position():
+    scene = cases.scene(cameras=2, n=20, scale=0.05)
+    tensors = scene.tensors(grad=True)
+    image, _, meta = scene.call(rasterization, {**tensors})
+    meta["means2d"].retain_grad()
+    (image**2).sum().backward()
+    # Moving the principal point moves every splat of that camera on the screen, and (inside the margin) nothing else.
+    for camera in range(2):
+        for axis in range(2):
+            losses = []
+            for step in (1e-6, -1e-6):
+                moved = scene.Ks.clone()
+                moved[camera, axis, 2] += step
+                call = cases.Scene("moved", scene.inputs, moved, scene.width, scene.height, scene.options)
+                losses.append((call.call(rasterization, scene.tensors())[0] ** 2).sum())
+            want = (losses[0] - losses[1]) / 2e-6
+            torch.testing.assert_close(meta["means2d"].grad[camera, :, axis].sum(), want, rtol=1e-5, atol=1e-6)
+
+
+def test_losses_on_positions_and_depths_reach_the_inputs():
+    scene = cases.scene(n=8, cameras=1)
+    tensors = scene.tensors(grad=True)
+    _, _, meta = scene.call(rasterization, tensors)
+    (meta["means2d"].sum() + meta["depths"].sum()).backward()
+    uv, _, _, z = reference.project(
+        *(tensors[k] for k in ("means", "quats", "scales")), tensors["viewmats"][0], scene.Ks[0], scene.width, scene.height, 0.3
+    )
+    seen = meta["radii"][0, :, 0] > 0
+    want = torch.autograd.grad(uv[seen].sum() + z[seen].sum(), tensors["means"])[0]
+    torch.testing.assert_close(tensors["means"].grad, want)
+
+
+def test_absgrad_is_at_least_the_gradient_and_positive():
+    scene = cases.scene(n=30, absgrad=True, scale=0.04)
+    image, _, meta = scene.call(rasterization, scene.tensors(grad=True))
+    meta["means2d"].retain_grad()
+    (image**2).sum().backward()
+    absgrad, grad = meta["means2d"].absgrad, meta["means2d"].grad
+    assert (absgrad >= grad.abs() - 1e-12).all()
+    assert absgrad.sum() > 1.2 * grad.abs().sum()
+
+
+def test_absgrad_of_one_pixel_is_the_absolute_gradient():
+    scene = cases.scene(n=10, absgrad=True, width=1, height=1, cameras=1, scale=0.3)
+    image, _, meta = scene.call(rasterization, scene.tensors(grad=True))
+    meta["means2d"].retain_grad()
+    image.sum().backward()
+    torch.testing.assert_close(meta["means2d"].absgrad, meta["means2d"].grad.abs())
+
+
+def test_culled_gaussians_get_no_gradient():
+    scene = cases.scene(n=4, cameras=1)
+    tensors = scene.tensors(grad=True)
+    with torch.no_grad():
+        tensors["means"][1] = torch.tensor([0.0, 0.0, -5.0])
+        tensors["means"][2] = torch.tensor([50.0, 0.0, 0.0])
+    image, _, meta = scene.call(rasterization, tensors)
+    image.sum().backward()
+    assert (meta["radii"][0, 1:3] == 0).all()
+    assert (meta["radii"][0, 0] > 0).all()
+    for name in ("means", "quats", "scales", "opacities", "colors"):
+        assert (tensors[name].grad[1:3] == 0).all(), name
+
+
+def test_statistics_count():
+    scene = cases.scene(n=50, cameras=2, width=100, height=70, scale=0.03)
+    _, _, meta = scene.call(rasterization, scene.tensors(torch.float32))
+    assert meta["n_visible"] == (meta["radii"][..., 0] > 0).sum()
+    assert meta["n_visible"] <= meta["n_pairs"] <= meta["n_visible"] * meta["tile_width"] * meta["tile_height"]
+    assert meta["n_pairs_blended"] <= meta["n_pairs"]
+    assert (meta["tile_width"], meta["tile_height"]) == (4, 3)
+
+
+def test_opcheck():
+    scene = cases.scene(n=9, cameras=2, sh_degree=1)
+    t = scene.tensors(torch.float32)
+    gaussians = [t[k] for k in cases.NAMES]
+    options = (scene.width, scene.height, 1, False, True, 0.01, 1e10, 0.3, 0.0)
+    torch.library.opcheck(torch.ops.gafcore.rasterization_project.default, (*gaussians, scene.Ks.float(), *options))
+    s = project_op(*gaussians, scene.Ks.float(), *options)
+    blending = (s[0], s[2], s[3], None, t["backgrounds"], scene.width, scene.height, 3)
+    torch.library.opcheck(torch.ops.gafcore.rasterization_blend.default, blending)
+    render, alphas, kept, _ = blend_op(*blending)
+    back = (*blending, render, alphas, kept, torch.ones_like(render), torch.ones_like(alphas), True, True)
+    torch.library.opcheck(torch.ops.gafcore.rasterization_blend_backward.default, back)
+    v_splats, v_means2d, *_ = blend_backward_op(*back)
+    back = (*gaussians, scene.Ks.float(), *options, s[3], v_splats, v_means2d, None, True, True)
+    torch.library.opcheck(torch.ops.gafcore.rasterization_project_backward.default, back)
+    assert project_backward_op(*back)[0].shape == t["means"].shape
+
+
+@pytest.mark.parametrize("isa", ["avx2", "baseline"])
+def test_every_instruction_set_gives_the_image(isa, tmp_path):
+    scene = cases.scene(n=400, cameras=1, width=70, height=50, scale=0.03, sh_degree=2)
+    code = (
+        "import torch, sys; from gafcore import rasterization; from tests.cases import rasterization as cases;"
+        "s = cases.scene(n=400, cameras=1, width=70, height=50, scale=0.03, sh_degree=2); t = s.tensors(torch.float32, grad=True);"
+        "i = s.call(rasterization, t)[0]; (i ** 2).sum().backward(); torch.save([i.detach(), *(v.grad for v in t.values())], sys.argv[1])"
+    )
+    path = tmp_path / "out.pt"
+    subprocess.run([sys.executable, "-c", code, str(path)], env={**os.environ, "GAFCORE_ISA": isa}, check=True, timeout=120)
+    tensors = scene.tensors(torch.float32, grad=True)
+    image = scene.call(rasterization, tensors)[0]
+    (image**2).sum().backward()
+    for got, want in zip(torch.load(path), [image, *(v.grad for v in tensors.values())], strict=True):
+        assert (got - want).norm() < 1e-3 * want.norm()
