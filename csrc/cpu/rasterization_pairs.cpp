@@ -138,6 +138,7 @@ Scratch find_pairs(const RasterizationBlendArgs<T>& a, const TileGrid& grid, int
   for (const CandidateList& l : lists) header.n_pairs += l.n;
   Scratch memory(Kept::bytes(header));
   Kept kept(memory.as());
+  std::memset(memory.as(), 0, 64);
   kept.header() = header;
 
   // Where each chunk's pairs of each tile go: tile after tile, there chunk after chunk.

@@ -91,7 +91,7 @@ def test_same_bits_at_any_thread_count(options, threads):
 
 
 def test_means2d_gradient_is_that_of_the_screen_position():
-    scene = cases.scene(cameras=2, n=20, scale=0.05)
+    scene = cases.scene(cameras=2, n=20, scale=0.05, spread=0.05)
     tensors = scene.tensors(grad=True)
     image, _, meta = scene.call(rasterization, {**tensors})
     meta["means2d"].retain_grad()

@@ -39,6 +39,7 @@ void fill_chunk(const TileBlend<S>& b, const TilePlace<S>& place, const Pair* pa
   const Splat<S>* splats = reinterpret_cast<const Splat<S>*>(b.args->splats);
   for (int i = 0; i < kTileBlockCount; ++i) chunk.length[i] = 0;
   for (int i = 0; i < n; ++i) {
+    __builtin_prefetch(splats + pairs[i + kAhead < n ? i + kAhead : i].splat);
     const Pair& pair = pairs[i];
     chunk.splats[i] = tile_splat(splats[pair.splat], S(place.x0), S(place.y0));
     load_colors(b, pair.splat, place.camera, chunk.splats[i]);

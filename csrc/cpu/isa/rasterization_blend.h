@@ -7,6 +7,7 @@
 namespace gaf::cpu::GAF_ISA {
 
 constexpr int kTileBlockCount = kTileBlocks * kTileBlocks;
+constexpr int kAhead = 8;  // pairs between asking for a row of memory and using it
 
 template <class S>
 struct TilePlace {

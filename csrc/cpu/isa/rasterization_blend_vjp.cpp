@@ -121,6 +121,13 @@ void blend_channels_vjp(const TileBlend<S>& b, int64_t tile) {
   for (int i = 0; i < kTileBlockCount; ++i) pixels.of[i] = block_pixels<S>(i);
   const int64_t begin = b.tile_begin[tile], end = begin + b.tile_walked[tile];
   for (int64_t i = begin; i < end; ++i) {
+    // The rows of a tile's splats are strewn over memory: asked for in time, first where the sums go, then the place itself.
+    if (i + 2 * kAhead < end) {
+      __builtin_prefetch(splats + b.pairs[i + 2 * kAhead].splat);
+      __builtin_prefetch(b.first_slot + b.pairs[i + 2 * kAhead].splat);
+      const Pair& next = b.pairs[i + kAhead];
+      if (next.blocks) __builtin_prefetch(b.slots + b.first_slot[next.splat] + next.nth, 1);
+    }
     const Pair& pair = b.pairs[i];
     if (!pair.blocks) continue;
     TileSplat<S> s = tile_splat(splats[pair.splat], S(place.x0), S(place.y0));
