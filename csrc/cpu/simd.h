@@ -74,7 +74,7 @@ struct Simd<S, N, true> {
   GAF_HD Simd(raw r) : v(r) {}
   template <class A>
     requires std::is_arithmetic_v<A>
-  GAF_HD Simd(A a) : v(raw{} + S(a)) {}
+  GAF_HD Simd(A a) : v(S(a) - raw{}) {}  // x - 0 is x; x + 0 would be an addition, because of -0
   GAF_HD static Simd load(const S* p) {
     Simd r;
     __builtin_memcpy(&r.v, p, sizeof(raw));
