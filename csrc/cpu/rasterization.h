@@ -26,10 +26,10 @@ struct Candidate {
   uint64_t blocks;
 };
 
-// The same, in the order of tiles and there nearest first. `nth` numbers the tiles of a splat. Blending clears the bits of blocks that were
-// opaque before the splat's turn came.
+// The same, in the order of tiles and there nearest first. Blending clears the bits of blocks that were opaque before the splat's turn came.
 struct Pair {
-  uint32_t splat, nth;
+  uint32_t splat;
+  uint32_t slot;  // where backward's sums go, the low 32 bits
   uint64_t blocks;
 };
 
@@ -49,6 +49,7 @@ struct TileBlend {
   const int64_t* first_slot;   // [rows + 1] backward: where the sums of a splat's pairs start
   PairGrad<T>* slots;          // [pairs]
   uint8_t* slot_used;          // [pairs]
+  bool wide_slots;             // there are 2^32 pairs or more
   T* tile_v_background;        // [tiles, 4]
   int first_channel, n_channels;  // the channels of this pass, at most kSplatChannels
 };

@@ -20,6 +20,7 @@ TileBlend<T> tile_blend(const RasterizationBlendArgs<T>& a, const TileGrid& grid
   b.tile_begin = kept.tile_begin();
   b.tile_walked = kept.tile_walked();
   b.first_slot = kept.first_slot();
+  b.wide_slots = kept.header().n_pairs > int64_t(UINT32_MAX);
   return b;
 }
 

@@ -141,6 +141,13 @@ Scratch find_pairs(const RasterizationBlendArgs<T>& a, const TileGrid& grid, int
   std::memset(memory.as(), 0, 64);
   kept.header() = header;
 
+  int64_t slot = 0;
+  for (int64_t r = 0; r < n_rows; ++r) {
+    kept.first_slot()[r] = slot;
+    slot += splat_counts.as<uint32_t>()[r];
+  }
+  kept.first_slot()[n_rows] = slot;
+
   // Where each chunk's pairs of each tile go: tile after tile, there chunk after chunk.
   Scratch starts = scratch_of<int64_t>(chunks * n_tiles);
   int64_t* start = starts.as<int64_t>();
@@ -156,18 +163,13 @@ Scratch find_pairs(const RasterizationBlendArgs<T>& a, const TileGrid& grid, int
   parallel_for(chunks, 1, threads, [&](int64_t c, int64_t, int) {
     const Candidate* list = lists[c].memory.template as<Candidate>();
     Pair* pairs = kept.pairs();
-    uint32_t nth = 0;
+    const int64_t* first_slot = kept.first_slot();
+    uint32_t slot = 0;
     for (int64_t i = 0; i < lists[c].n; ++i) {
-      nth = i && list[i].splat == list[i - 1].splat ? nth + 1 : 0;
-      pairs[start[c * n_tiles + list[i].tile]++] = {list[i].splat, nth, list[i].blocks};
+      slot = i && list[i].splat == list[i - 1].splat ? slot + 1 : uint32_t(first_slot[list[i].splat]);
+      pairs[start[c * n_tiles + list[i].tile]++] = {list[i].splat, slot, list[i].blocks};
     }
   });
-  int64_t slot = 0;
-  for (int64_t r = 0; r < n_rows; ++r) {
-    kept.first_slot()[r] = slot;
-    slot += splat_counts.as<uint32_t>()[r];
-  }
-  kept.first_slot()[n_rows] = slot;
   a.statistics[0] = order.n;
   a.statistics[1] = header.n_pairs;
   return memory;

@@ -98,7 +98,14 @@ def scenes() -> list[Scene]:
 def gradient_scenes() -> list[Scene]:
     """Few splats, for gradcheck: it calls the op twice a number."""
     small = dict(n=6, width=14, height=11, cameras=2, scale=0.08, spread=0.12)
-    modes = [("RGB", "classic"), ("RGB", "antialiased"), ("D", "classic"), ("ED", "antialiased"), ("RGB+D", "antialiased"), ("RGB+ED", "classic")]
+    modes = [
+        ("RGB", "classic"),
+        ("RGB", "antialiased"),
+        ("D", "classic"),
+        ("ED", "antialiased"),
+        ("RGB+D", "antialiased"),
+        ("RGB+ED", "classic"),
+    ]
     out = [scene(f"{mode}_{raster}", render_mode=mode, rasterize_mode=raster, sh_degree=1, **small) for mode, raster in modes]
     out += [scene("sh3", sh_degree=3, **small), scene("channels", channels=6, render_mode="RGB+D", **small)]
     return [*out, scene("per_camera", per_camera=True, **small), scene("plain", channels=2, **small)]
@@ -126,7 +133,9 @@ def head_ball(n: int = 50000, resolution: str = "512x512", sh_degree: int = 0, s
     viewmat = np.eye(4)
     viewmat[2, 3] = 1
     K = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
-    arrays = dict(means=means, quats=quats, scales=scales, opacities=opacities, colors=sh[:, : (sh_degree + 1) ** 2], viewmats=viewmat[None])
+    arrays = dict(
+        means=means, quats=quats, scales=scales, opacities=opacities, colors=sh[:, : (sh_degree + 1) ** 2], viewmats=viewmat[None]
+    )
     inputs = {k: torch.tensor(np.ascontiguousarray(v)) for k, v in arrays.items()}
     inputs["backgrounds"] = torch.ones(1, 3, dtype=torch.float64)
     made = Scene(f"head_ball_{n}_{resolution}_{sh_degree}", inputs, K[None], width, height, {"sh_degree": sh_degree})

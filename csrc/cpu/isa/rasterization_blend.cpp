@@ -35,11 +35,12 @@ void clear(const TilePlace<S>& place, TilePixels<S, C>& pixels) {
 }
 
 template <class S>
-void fill_chunk(const TileBlend<S>& b, const TilePlace<S>& place, const Pair* pairs, int n, uint64_t alive, Chunk<S>& chunk) {
+void fill_chunk(const TileBlend<S>& b, const TilePlace<S>& place, const Pair* pairs, int64_t left, uint64_t alive, Chunk<S>& chunk) {
+  const int n = int(left < kChunk ? left : kChunk);
   const Splat<S>* splats = reinterpret_cast<const Splat<S>*>(b.args->splats);
   for (int i = 0; i < kTileBlockCount; ++i) chunk.length[i] = 0;
   for (int i = 0; i < n; ++i) {
-    __builtin_prefetch(splats + pairs[i + kAhead < n ? i + kAhead : i].splat);
+    __builtin_prefetch(splats + pairs[i + kChunk < left ? i + kChunk : i].splat);  // of the next chunk, while this one is blended
     const Pair& pair = pairs[i];
     chunk.splats[i] = tile_splat(splats[pair.splat], S(place.x0), S(place.y0));
     load_colors(b, pair.splat, place.camera, chunk.splats[i]);
@@ -94,13 +95,22 @@ void write_tile(const TileBlend<S>& b, const TilePlace<S>& place, const TilePixe
       x.store(value[c]);
     }
     const int bx = block % kTileBlocks * kBlock, by = block / kTileBlocks * kBlock;
-    for (int r = 0; r < kBlock && by + r < place.rows; ++r) {
+    const int rows = place.rows - by < kBlock ? place.rows - by : kBlock;
+    const int columns = place.columns - bx < kBlock ? place.columns - bx : kBlock;
+    for (int r = 0; r < rows; ++r) {
       const int64_t row = origin + int64_t(by + r) * a.width + bx;
       S* out = a.render + row * a.n_channels + b.first_channel;
-      for (int i = 0; i < kBlock && bx + i < place.columns; ++i) {
-        for (int c = 0; c < C; ++c) out[i * a.n_channels + c] = value[c][kBlock * r + i];
-        if (b.first_channel == 0) a.alphas[row + i] = 1 - left[kBlock * r + i];
+      if (a.n_channels == C && columns == kBlock) {  // the usual case, with sizes known to the compiler
+        for (int i = 0; i < kBlock; ++i) {
+          for (int c = 0; c < C; ++c) out[i * C + c] = value[c][kBlock * r + i];
+        }
+      } else {
+        for (int i = 0; i < columns; ++i) {
+          for (int c = 0; c < C; ++c) out[i * a.n_channels + c] = value[c][kBlock * r + i];
+        }
       }
+      if (b.first_channel > 0) continue;
+      for (int i = 0; i < columns; ++i) a.alphas[row + i] = 1 - left[kBlock * r + i];
     }
   }
 }
@@ -116,7 +126,7 @@ void blend_channels(const TileBlend<S>& b, int64_t tile) {
   const int64_t end = b.tile_begin[tile + 1];
   while (at < end && alive) {
     const int n = int(end - at < kChunk ? end - at : kChunk);
-    fill_chunk(b, place, b.pairs + at, n, alive, chunk);
+    fill_chunk(b, place, b.pairs + at, end - at, alive, chunk);
     for (uint64_t todo = alive; todo; todo &= todo - 1) {
       const int block = __builtin_ctzll(todo);
       if (!chunk.length[block]) continue;

@@ -7,7 +7,14 @@
 namespace gaf::cpu::GAF_ISA {
 
 constexpr int kTileBlockCount = kTileBlocks * kTileBlocks;
-constexpr int kAhead = 8;  // pairs between asking for a row of memory and using it
+
+// The slots of a splat follow each other from first_slot on, so the low bits tell which one is meant.
+template <class S>
+GAF_HD int64_t slot_of(const TileBlend<S>& b, const Pair& pair) {
+  if (!b.wide_slots) return pair.slot;
+  const int64_t first = b.first_slot[pair.splat];
+  return first + int64_t(pair.slot - uint32_t(first));
+}
 
 template <class S>
 struct TilePlace {

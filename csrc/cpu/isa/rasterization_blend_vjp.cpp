@@ -6,8 +6,36 @@
 namespace gaf::cpu::GAF_ISA {
 namespace {
 
+constexpr int kAhead = 12;   // pairs between asking for a row of memory and using it
 constexpr int kMoments = 6;  // then the colours, then with absgrad two more
 constexpr int kAbs = kMoments + kSplatChannels;
+
+// The part of a block that lies in the image.
+struct BlockView {
+  int x, y, columns, rows;  // corner in the tile; pixels
+
+  template <class S>
+  GAF_HD BlockView(const TilePlace<S>& place, int block) : x(block % kTileBlocks * kBlock), y(block / kTileBlocks * kBlock) {
+    columns = place.columns - x < kBlock ? place.columns - x : kBlock;
+    rows = place.rows - y < kBlock ? place.rows - y : kBlock;
+  }
+};
+
+// p[row * row_stride + column * stride] for the pixels of a block that exist (`value` where p is null), 0 for the others.
+template <class S>
+GAF_HD Lanes<S> load_block(const BlockView& b, S value, const S* p, int64_t row_stride, int64_t stride) {
+  S lane[kLanes] = {};
+  if (p && b.columns == kBlock && b.rows == kBlock) {
+    for (int r = 0; r < kBlock; ++r) {
+      for (int i = 0; i < kBlock; ++i) lane[kBlock * r + i] = p[r * row_stride + i * stride];
+    }
+  } else {
+    for (int r = 0; r < b.rows; ++r) {
+      for (int i = 0; i < b.columns; ++i) lane[kBlock * r + i] = p ? p[r * row_stride + i * stride] : value;
+    }
+  }
+  return Lanes<S>::load(lane);
+}
 
 template <class S, int C>
 struct TileGrads {
@@ -25,27 +53,18 @@ void load_tile(const TileBlend<S>& b, int64_t tile, const TilePlace<S>& place, T
   for (int c = 0; c < C; ++c) v_background[c] = V(0);
   for (int block = 0; block < kTileBlockCount; ++block) {
     if (!(place.blocks_inside >> block & 1)) continue;
-    S light[kLanes] = {}, rest[kLanes] = {}, v[C][kLanes] = {}, left[kLanes] = {};
-    const int bx = block % kTileBlocks * kBlock, by = block / kTileBlocks * kBlock;
-    for (int r = 0; r < kBlock && by + r < place.rows; ++r) {
-      for (int i = 0; i < kBlock && bx + i < place.columns; ++i) {
-        const int64_t pixel = origin + int64_t(by + r) * a.width + bx + i;
-        const int lane = kBlock * r + i;
-        light[lane] = 1;
-        left[lane] = 1 - a.alphas[pixel];
-        rest[lane] = b.first_channel == 0 ? -left[lane] * a.v_alphas[pixel] : S(0);
-        for (int c = 0; c < C; ++c) {
-          v[c][lane] = a.v_render[pixel * a.n_channels + b.first_channel + c];
-          rest[lane] += v[c][lane] * a.render[pixel * a.n_channels + b.first_channel + c];
-        }
-      }
-    }
-    g.transmittance[block] = V::load(light);
-    g.rest[block] = V::load(rest);
+    const BlockView view(place, block);
+    const int64_t corner = origin + int64_t(view.y) * a.width + view.x, values = corner * a.n_channels + b.first_channel;
+    const V light = load_block(view, S(1), (const S*)nullptr, 0, 0), left = light - load_block(view, S(0), a.alphas + corner, a.width, 1);
+    V rest = b.first_channel == 0 ? -left * load_block(view, S(0), a.v_alphas + corner, a.width, 1) : V(0);
     for (int c = 0; c < C; ++c) {
-      g.v_color[c][block] = V::load(v[c]);
-      v_background[c] = fma_(V::load(left), g.v_color[c][block], v_background[c]);
+      const V v = load_block(view, S(0), a.v_render + values + c, a.width * a.n_channels, a.n_channels);
+      rest = fma_(v, load_block(view, S(0), a.render + values + c, a.width * a.n_channels, a.n_channels), rest);
+      g.v_color[c][block] = v;
+      v_background[c] = fma_(left, v, v_background[c]);
     }
+    g.transmittance[block] = light;
+    g.rest[block] = rest;
   }
   if (!a.v_backgrounds) return;
   for (int c = 0; c < C; ++c) {
@@ -121,13 +140,10 @@ void blend_channels_vjp(const TileBlend<S>& b, int64_t tile) {
   for (int i = 0; i < kTileBlockCount; ++i) pixels.of[i] = block_pixels<S>(i);
   const int64_t begin = b.tile_begin[tile], end = begin + b.tile_walked[tile];
   for (int64_t i = begin; i < end; ++i) {
-    // The rows of a tile's splats are strewn over memory: asked for in time, first where the sums go, then the place itself.
-    if (i + 2 * kAhead < end) {
-      __builtin_prefetch(splats + b.pairs[i + 2 * kAhead].splat);
-      __builtin_prefetch(b.first_slot + b.pairs[i + 2 * kAhead].splat);
-      const Pair& next = b.pairs[i + kAhead];
-      if (next.blocks) __builtin_prefetch(b.slots + b.first_slot[next.splat] + next.nth, 1);
-    }
+    // A tile's splats, and where their sums go, are strewn over memory: asked for in time.
+    const Pair& next = b.pairs[i + kAhead < end ? i + kAhead : i];
+    __builtin_prefetch(splats + next.splat);
+    if (next.blocks) __builtin_prefetch(b.slots + slot_of(b, next), 1);
     const Pair& pair = b.pairs[i];
     if (!pair.blocks) continue;
     TileSplat<S> s = tile_splat(splats[pair.splat], S(place.x0), S(place.y0));
@@ -140,7 +156,7 @@ void blend_channels_vjp(const TileBlend<S>& b, int64_t tile) {
       const int block = __builtin_ctzll(todo);
       add_block<S, C, kAbsgrad>(s, block, pixels.of[block], g, sums);
     }
-    const int64_t slot = b.first_slot[pair.splat] + pair.nth;
+    const int64_t slot = slot_of(b, pair);
     store_sums(sums, b.slots[slot]);
     b.slot_used[slot] = 1;
   }

@@ -23,7 +23,8 @@ GAF_HD Vec3<Lanes<S>> colors_vjp(const RasterizationProjectArgs<S>& a, int64_t c
   }
   V coefficients[kMaxColorColumns], basis[kMaxShBases], v_basis[kMaxShBases];
   load_rows(colors_of(a, camera), first, a.n_gaussians, int(a.n_colors), coefficients);
-  const ViewDirection<V> direction = view_direction(mean, camera_position);
+  ViewDirection<V> direction = view_direction(mean, camera_position);
+  direction.unit = {select_(visible, direction.unit.x, V(0)), select_(visible, direction.unit.y, V(0)), select_(visible, direction.unit.z, V(0))};
   const int degree = int(a.sh_degree), n_bases = (degree + 1) * (degree + 1);
   sh_basis(degree, direction.unit, basis);
   for (int k = 0; k < n_bases; ++k) v_basis[k] = V(0);
@@ -32,7 +33,7 @@ GAF_HD Vec3<Lanes<S>> colors_vjp(const RasterizationProjectArgs<S>& a, int64_t c
     for (int k = 0; k < n_bases; ++k) sum = fma_(basis[k], coefficients[3 * k + c], sum);
     const V v = select_(visible & (sum > V(0)), v_channels[c], V(0));  // colours are clamped from below
     for (int k = 0; k < n_bases; ++k) {
-      v_colors.columns[3 * k + c] = v_colors.columns[3 * k + c] + select_(visible, basis[k] * v, V(0));
+      v_colors.columns[3 * k + c] = fma_(basis[k], v, v_colors.columns[3 * k + c]);
       v_basis[k] = fma_(coefficients[3 * k + c], v, v_basis[k]);
     }
   }

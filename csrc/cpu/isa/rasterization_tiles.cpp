@@ -202,6 +202,9 @@ void find_tiles(const TileGrid& grid, CandidateRange<S>& range) {
     const int64_t left = range.end - range.begin;
     const uint32_t active = left >= kLanes ? 0xffff : (1u << left) - 1;
     F fields[kLanes];
+    for (int64_t i = range.begin + kLanes; i < range.begin + 2 * kLanes && i < range.end; ++i) {
+      __builtin_prefetch(range.splats + range.order[i]);
+    }
     load_fields(range.splats, range.order, range.begin, range.end, fields);
     const Ellipses e = ellipses(fields);
     const Box box = box_of(e, grid);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -26,6 +27,14 @@ def launch(op: str, like: Tensor, **fields: Tensor | int | float | None) -> Any:
     """
     values = {k: v.data_ptr() if isinstance(v, Tensor) else v for k, v in fields.items()}
     return getattr(_CPU[like.dtype], op)(torch.get_num_threads(), **values)
+
+
+def empty(*shape: int, like: Tensor) -> Tensor:
+    """Uninitialised memory like `like.new_empty(shape)`, from the kernels' pool where large: fresh pages cost more than most kernels."""
+    n_bytes = math.prod(shape) * like.element_size()
+    if n_bytes < 1 << 20 or like.device.type != "cpu":
+        return like.new_empty(shape)
+    return torch.frombuffer(_native.Scratch(n_bytes), dtype=like.dtype).view(shape)
 
 
 def isa_name() -> str:

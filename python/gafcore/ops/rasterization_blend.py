@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gafcore.native import launch
+from gafcore.native import empty, launch
 from gafcore.ops.registry import define
 
 _forward_op = define(
@@ -40,7 +40,7 @@ def _forward(splats, depths, radii, features, backgrounds, width, height, n_chan
     features = None if features is None else features.contiguous()
     backgrounds = None if backgrounds is None else backgrounds.contiguous()
     c = depths.shape[0]
-    render, alphas = splats.new_empty(c, height, width, n_channels), splats.new_empty(c, height, width, 1)
+    render, alphas = empty(c, height, width, n_channels, like=splats), empty(c, height, width, 1, like=splats)
     statistics = splats.new_empty(3, dtype=torch.int64)
     kept = launch(
         "rasterization_blend_fwd",
@@ -69,8 +69,8 @@ def _backward(splats, depths, radii, features, backgrounds, width, height, n_cha
     backgrounds = None if backgrounds is None else backgrounds.contiguous()
     v_render, v_alphas = v_render.contiguous(), v_alphas.contiguous()
     inputs = (splats, depths, radii, features, backgrounds, width, height, n_channels)
-    out = _backward_fake(*inputs, render, alphas, kept, v_render, v_alphas, *flags)
     absgrad, needs_backgrounds = flags
+    out = _gradients(splats, depths, features, backgrounds, absgrad, needs_backgrounds, empty)
     launch(
         "rasterization_blend_bwd",
         splats,
@@ -90,18 +90,24 @@ def _backward(splats, depths, radii, features, backgrounds, width, height, n_cha
     return out
 
 
+def _new_empty(*shape: int, like: Tensor) -> Tensor:
+    return like.new_empty(shape)
+
+
+def _gradients(splats, depths, features, backgrounds, absgrad, needs_backgrounds, new):
+    shapes = (
+        splats.shape,
+        (*depths.shape, 2),
+        (*depths.shape, 2) if absgrad else (0,),
+        (0,) if features is None else features.shape,
+        backgrounds.shape if needs_backgrounds else (0,),
+    )
+    return tuple(new(*shape, like=splats) for shape in shapes)
+
+
 @_backward_op.fake
 def _backward_fake(splats, depths, radii, features, backgrounds, *rest):  # noqa: ARG001
-    *_, absgrad, needs_backgrounds = rest
-    c, n = depths.shape
-    new = splats.new_empty
-    return (
-        torch.empty_like(splats),
-        new(c, n, 2),
-        new(c, n, 2) if absgrad else new(0),
-        new(0) if features is None else torch.empty_like(features),
-        torch.empty_like(backgrounds) if needs_backgrounds else new(0),
-    )
+    return _gradients(splats, depths, features, backgrounds, *rest[-2:], _new_empty)
 
 
 class _Blend(torch.autograd.Function):

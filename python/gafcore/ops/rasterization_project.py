@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from gafcore.native import launch
+from gafcore.native import empty, launch
 from gafcore.ops.registry import define
 
 GROUP = 16  # rows of `splats` are padded to this many a camera
@@ -62,7 +63,7 @@ def _contiguous(*tensors: Tensor | None) -> list[Tensor | None]:
 @_forward_op.native
 def _forward(means, quats, scales, opacities, colors, viewmats, Ks, width, height, *options):
     means, quats, scales, opacities, colors, viewmats, Ks = _contiguous(means, quats, scales, opacities, colors, viewmats, Ks)
-    out = Splats(*_forward_fake(means, quats, scales, opacities, colors, viewmats, Ks, width, height, *options))
+    out = Splats(*_outputs(means, viewmats, empty))
     launch(
         "rasterization_project_fwd",
         means,
@@ -85,20 +86,27 @@ def _forward(means, quats, scales, opacities, colors, viewmats, Ks, width, heigh
     return tuple(out)
 
 
-@_forward_op.fake
-def _forward_fake(means, quats, scales, opacities, colors, viewmats, *_):  # noqa: ARG001
+def _new_empty(*shape: int, like: Tensor) -> Tensor:
+    return like.new_empty(shape)
+
+
+def _outputs(means: Tensor, viewmats: Tensor, new: Callable[..., Tensor]) -> tuple[Tensor, ...]:
     c, n = viewmats.shape[0], means.shape[-2]
     rows = c * ((n + GROUP - 1) // GROUP) * GROUP
-    new = means.new_empty
     return (
-        new(rows, 16),
-        new(c, n, 2),
-        new(c, n),
-        new((c, n, 2), dtype=torch.int32),
-        new(c, n, 3),
-        new(c, n),
-        new(1, dtype=torch.int64),
+        new(rows, 16, like=means),
+        new(c, n, 2, like=means),
+        new(c, n, like=means),
+        means.new_empty((c, n, 2), dtype=torch.int32),
+        new(c, n, 3, like=means),
+        new(c, n, like=means),
+        means.new_empty(1, dtype=torch.int64),
     )
+
+
+@_forward_op.fake
+def _forward_fake(means, quats, scales, opacities, colors, viewmats, *_):  # noqa: ARG001
+    return _outputs(means, viewmats, _new_empty)
 
 
 @_backward_op.native
@@ -106,7 +114,7 @@ def _backward(means, quats, scales, opacities, colors, viewmats, Ks, width, heig
     *options, radii, v_splats, v_means2d, v_depths, needs_colors, needs_viewmats = rest
     means, quats, scales, opacities, colors, viewmats, Ks = _contiguous(means, quats, scales, opacities, colors, viewmats, Ks)
     v_splats, v_means2d, v_depths = _contiguous(v_splats, v_means2d, v_depths)
-    out = _backward_fake(means, quats, scales, opacities, colors, viewmats, Ks, width, height, *rest)
+    out = _gradients(means, quats, scales, opacities, colors, viewmats, needs_colors, needs_viewmats, empty)
     launch(
         "rasterization_project_bwd",
         means,
@@ -132,13 +140,14 @@ def _backward(means, quats, scales, opacities, colors, viewmats, Ks, width, heig
     return out
 
 
+def _gradients(means, quats, scales, opacities, colors, viewmats, needs_colors, needs_viewmats, new):
+    wanted = (means, quats, scales, opacities, colors if needs_colors else None, viewmats if needs_viewmats else None)
+    return tuple(means.new_empty(0) if x is None else new(*x.shape, like=means) for x in wanted)
+
+
 @_backward_op.fake
 def _backward_fake(means, quats, scales, opacities, colors, viewmats, *rest):
-    *_, needs_colors, needs_viewmats = rest
-    like = torch.empty_like
-    none = means.new_empty(0)
-    v_colors = like(colors) if needs_colors else none
-    return like(means), like(quats), like(scales), like(opacities), v_colors, like(viewmats) if needs_viewmats else none.clone()
+    return _gradients(means, quats, scales, opacities, colors, viewmats, *rest[-2:], _new_empty)
 
 
 class _Project(torch.autograd.Function):
