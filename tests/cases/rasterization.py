@@ -36,8 +36,9 @@ class Scene:
 
 
 def scene(
-    name: str = "scene", *, n: int = 60, cameras: int = 2, width: int = 45, height: int = 37, seed: int = 0, channels: int = 3, sh_degree: int | None = None,
-    scale: float = 0.06, spread: float = 0.2, stretch: float = 0.4, per_camera: bool = False, background: bool = True, opacity: float = 0.7, **options,
+    name: str = "scene", *, n: int = 60, cameras: int = 2, width: int = 45, height: int = 37, seed: int = 0, channels: int = 3,
+    sh_degree: int | None = None, scale: float = 0.06, spread: float = 0.2, stretch: float = 0.4, per_camera: bool = False,
+    background: bool = True, opacity: float = 0.7, **options,
 ) -> Scene:  # fmt: skip
     """Random Gaussians about the origin seen from a metre away by cameras with unlike intrinsics, principal points off the centre."""
     g = torch.Generator().manual_seed(seed)

@@ -103,7 +103,7 @@ def test_behind_and_on_the_camera_plane_is_left_out():
     tensors = scene.tensors(torch.float32)
     tensors["viewmats"][:] = torch.eye(4)
     tensors["means"][:] = torch.tensor([[0.0, 0, 0], [0.1, 0, -1], [0, 0, 0.005]])
-    image, alpha, meta = render(tensors, scene)
+    _image, alpha, meta = render(tensors, scene)
     assert (alpha == 0).all()
     assert meta["n_visible"] == 0
     assert meta["n_nonfinite"] == 0

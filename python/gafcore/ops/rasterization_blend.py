@@ -13,9 +13,9 @@ _forward_op = define(
     "int n_channels) -> (Tensor, Tensor, Tensor, Tensor)"
 )
 _backward_op = define(
-    "rasterization_blend_backward(Tensor splats, Tensor depths, Tensor radii, Tensor? features, Tensor? backgrounds, int width, int height, "
-    "int n_channels, Tensor render, Tensor alphas, Tensor kept, Tensor v_render, Tensor v_alphas, bool absgrad, bool needs_backgrounds) "
-    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+    "rasterization_blend_backward(Tensor splats, Tensor depths, Tensor radii, Tensor? features, Tensor? backgrounds, int width, "
+    "int height, int n_channels, Tensor render, Tensor alphas, Tensor kept, Tensor v_render, Tensor v_alphas, bool absgrad, "
+    "bool needs_backgrounds) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 
 
