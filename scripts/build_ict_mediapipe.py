@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from mediapipe_correspondence import N_FACE, correspond
+from mediapipe_correspondence import correspond
 
 from gafcore.files import atomic_path
 from gafcore.rigs.ict import load_ict
@@ -28,9 +28,7 @@ def main() -> None:
     ibug68 = json.loads(args.vertex_indices.read_text())["idx_to_landmark_verts"]
     rig = load_ict(args.rig)
     found = correspond(rig, args.landmarker, args.renders)
-    spread = found.spread * 1000
-    print(f"{found.n_renders} of {args.renders} detected; spread median {np.median(spread[:N_FACE]):.2f} mm, "
-          f"p95 {np.percentile(spread[:N_FACE], 95):.2f} mm, iris {np.median(spread[N_FACE:]):.2f} mm")  # fmt: skip
+    print(found.summary(args.renders))
     with atomic_path(OUT) as path:
         np.savez_compressed(
             path,

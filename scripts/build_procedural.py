@@ -31,7 +31,7 @@ def main() -> None:
     arrays = _arrays(prepare(build_head()))
     _write(arrays)
     if args.landmarker is not None:
-        from mediapipe_correspondence import N_FACE, correspond
+        from mediapipe_correspondence import correspond
 
         from gafcore.rigs.procedural import load_procedural
 
@@ -40,10 +40,7 @@ def main() -> None:
         arrays["mediapipe_barycentrics"] = found.barycentrics.astype(np.float32)
         arrays["mediapipe_spread"] = found.spread.astype(np.float32)
         _write(arrays)
-        spread = found.spread[:N_FACE] * 1000
-        print(
-            f"{found.n_renders} of {args.renders} detected; spread median {np.median(spread):.2f} mm, p95 {np.percentile(spread, 95):.2f} mm"
-        )
+        print(found.summary(args.renders))
     print(f"{OUT.name}: {len(arrays['vertices'])} vertices, {len(arrays['faces'])} faces, {OUT.stat().st_size / 1024:.0f} KiB")
 
 
@@ -59,6 +56,7 @@ def _arrays(moving: Moving) -> dict[str, np.ndarray]:
         "uv_faces": head.uv_faces.astype(np.uint16),
         "label": head.label.astype(np.uint8),
         "label_names": np.array(LABELS),
+        "lips": head.lips,
         "jaw": moving.jaw.astype(np.float32),
         "neck": moving.neck.astype(np.float32),
         "twin": moving.twin.astype(np.uint16),
@@ -76,7 +74,7 @@ def _arrays(moving: Moving) -> dict[str, np.ndarray]:
 
 
 def _quantized(offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """int16 offsets [K, 3, V] (axes apart, which packs better) and metres per step [K]; a step is at most a micrometre or 1/32767 of the largest."""
+    """int16 offsets [K, 3, V] (axes apart, which packs better) and metres per step [K]: a micrometre, or what 16 bits need."""
     scale = np.maximum(np.abs(offsets).max((1, 2)) / 32767, _UNIT_M)
     return np.round(offsets / scale[:, None, None]).astype(np.int16).transpose(0, 2, 1), scale.astype(np.float32)
 

@@ -6,27 +6,23 @@ skins; for every landmark the surface point with the smallest robust image dista
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from rig_paint import Palette, gaze_angle, shade
 from torch import Tensor
 
 from gafcore.cameras import from_angles
-from gafcore.mesh import vertex_normals
-from gafcore.ops import interpolate, rasterize_mesh
 from gafcore.pictures import to_uint8
 from gafcore.progress import track
 from gafcore.rigs import Rig
-from gafcore.rigs.regions import inside_polygon
 from gafcore.types import Camera, RigParams
 
 SIZE_PX = 512
 N_FACE, N_POINTS = 468, 478
 _HUBER_PX = 3.0
-_IRIS_RAD, _PUPIL_RAD = 0.50, 0.18  # half angles seen from the centre of the eyeball
 
 
 @dataclass(frozen=True)
@@ -35,6 +31,13 @@ class Correspondence:
     barycentrics: np.ndarray  # [478, 3]
     spread: np.ndarray  # [478] metres, median distance between detection and point
     n_renders: int
+
+    def summary(self, tried: int) -> str:
+        face, iris = self.spread[:N_FACE] * 1000, self.spread[N_FACE:] * 1000
+        return (
+            f"faces found in {self.n_renders} of {tried} renders; spread median {np.median(face):.2f} mm, "
+            f"p95 {np.percentile(face, 95):.2f} mm, irises {np.median(iris):.2f} mm"
+        )
 
 
 def correspond(rig: Rig, model: Path, n_renders: int = 300, seed: int = 0) -> Correspondence:
@@ -107,63 +110,34 @@ def paint(rig: Rig, vertices: Tensor, camera: Camera, generator: torch.Generator
     amount = torch.rand(16, generator=generator)
     skin = torch.tensor([0.92, 0.72, 0.60]) * (0.45 + 0.55 * amount[0]) + 0.06 * (amount[1:4] - 0.5)
     hair = torch.tensor([0.45, 0.33, 0.2]) * (0.15 + 0.9 * amount[4])
-    colors = skin.expand(rig.n_vertices, 3).clone()
-    colors[rig.regions["lips"]] = skin * torch.tensor([0.85, 0.55, 0.55])
-    colors[rig.regions["mouth"]] = torch.tensor([0.35, 0.12, 0.12])
-    colors[rig.regions["teeth"]] = 0.9
-    colors[brow_mask(rig)] = hair * 0.8
-    colors[rig.regions["scalp"]] = hair
-    colors[rig.regions["eyes"]] = 0.92
-    angle = gaze_angle(rig)
-    colors[angle < _IRIS_RAD] = torch.tensor([0.35, 0.3, 0.25]) * (0.5 + amount[5:8])
-    colors[angle < _PUPIL_RAD] = 0.03
-    normals = vertex_normals(vertices[None], rig.faces)[0]
+    palette = Palette(
+        skin=skin,
+        hair=hair,
+        brows=hair * 0.8,
+        lips=skin * torch.tensor([0.85, 0.55, 0.55]),
+        iris=torch.tensor([0.35, 0.3, 0.25]) * (0.5 + amount[5:8]),
+    )
     key = torch.nn.functional.normalize(torch.tensor([1.4, 1.0, 0.0]) * (amount[8:11] - 0.5) + torch.tensor([0.0, 0.2, 0.8]), dim=0)
-    shade = 0.35 + 0.3 * amount[11] + (0.3 + 0.5 * amount[12]) * (normals @ key).clamp(min=0)
-    lit = (colors * shade[:, None]).clamp(0, 1)
-    ids, barycentrics, _ = rasterize_mesh(vertices, rig.faces, camera.viewmat[None], camera.K[None], camera.width, camera.height)
-    image = interpolate(lit, rig.faces, ids, barycentrics)[0]
-    return torch.where(ids[0, ..., None] >= 0, image, amount[13:16])
-
-
-def brow_mask(rig: Rig) -> Tensor:
-    """Vertices under a band 8 mm high along the brow landmarks 17-26."""
-    vertices = rig.vertices(rig.neutral())
-    points = rig.landmark_points(vertices, "ibug68")[0].numpy()
-    x, y, z = vertices[0].numpy().T
-    mask = np.zeros(rig.n_vertices, bool)
-    for line in (points[17:22, :2], points[22:27, :2]):
-        band = np.concatenate([line + [0, 0.004], line[::-1] - [0, 0.004]])
-        mask |= inside_polygon(x, y, band)
-    return torch.from_numpy(mask & (z > 0)) & rig.regions["skin"]
-
-
-def gaze_angle(rig: Rig) -> Tensor:
-    """Angle [V] between the eye's axis and each of its vertices, radians; pi off the eyeballs."""
-    joints = rig.joint_positions(rig.neutral())[0]
-    template = rig.vertices(rig.neutral())[0]
-    angle = torch.full((rig.n_vertices,), math.pi)
-    for name in ("left_eye", "right_eye"):
-        mask = rig.regions[name]
-        offset = torch.nn.functional.normalize(template[mask] - joints[rig.joint_names.index(name)], dim=-1)
-        angle[mask] = offset[:, 2].clamp(-1, 1).acos()
-    return angle
+    image, mask = shade(rig, vertices, camera, palette, key, 0.35 + 0.3 * float(amount[11]), 0.3 + 0.5 * float(amount[12]))
+    return torch.where(mask[..., None], image, amount[13:16])
 
 
 def _choose(rig: Rig, detections: Tensor, projections: Tensor, metres_per_px: Tensor) -> Correspondence:
-    iris = (gaze_angle(rig) < 0.8).nonzero()[:, 0]
+    iris = (gaze_angle(rig, rig.template) < 0.8).nonzero()[:, 0]
     face = ((rig.regions["face"] | rig.regions["scalp"] | rig.regions["neck"]) & (rig.template[:, 2] > -0.02)).nonzero()[:, 0]
+    allowed = {}
+    for name, numbers in (("iris", iris), ("face", face)):
+        allowed[name] = torch.zeros(rig.n_vertices, dtype=torch.bool)
+        allowed[name][numbers] = True
+    grid = _barycentric_grid(8)
     triangles, barycentrics, spread = [], [], []
     for point in track(range(N_POINTS), f"{rig.name}: choosing points", N_POINTS):
-        candidates = face if point < N_FACE else iris
+        candidates, part = (face, allowed["face"]) if point < N_FACE else (iris, allowed["iris"])
         seen = detections[:, point]
-        cost = _cost(projections[:, candidates], seen)
-        allowed = torch.zeros(rig.n_vertices, dtype=torch.bool)
-        allowed[candidates] = True
-        best = candidates[cost.argsort()[:6]]
-        near = torch.isin(rig.faces, best).any(1) & allowed[rig.faces].all(1)
+        few = candidates[_cost(projections[::6, candidates], seen[::6]).argsort()[:150]]  # a sixth of the renders rules most out
+        best = few[_cost(projections[:, few], seen).argsort()[:6]]
+        near = torch.isin(rig.faces, best).any(1) & part[rig.faces].all(1)
         corners = rig.faces[near]
-        grid = _barycentric_grid(8).to(projections.dtype)
         inside = torch.einsum("rfcx,gc->rfgx", projections[:, corners], grid).flatten(1, 2)
         winner = int(_cost(inside, seen).argmin())
         triangles.append(corners[winner // len(grid)])

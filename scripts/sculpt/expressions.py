@@ -42,16 +42,17 @@ def _mouth(moving: Moving) -> dict[str, np.ndarray]:
     around = np.exp(-((x / 3.1) ** 4)) * np.exp(-(((y - MOUTH_Y) / 1.35) ** 2))
     lips = np.exp(-((x / 2.5) ** 4)) * np.exp(-(((y - line) / 0.85) ** 2))
     up, down = (1 - lower) * lips, lower * lips
-    inwards = -x[:, None] * np.array([1.0, 0, 0])
+    inwards = _at(moving, -x, (1, 0, 0))
     opened = jaw_rotation(moving, 0.32, (0, -0.05, 0.25))
     # Seals the lips while the jaw is open: they meet where the upper lip hangs down by 0.4 of the gap.
-    close = lips[:, None] * (-lower[:, None] * opened - 0.4 * np.array([0, 2.75, 0.5]))
+    seal = np.exp(-((x / 2.6) ** 6)) * np.exp(-((np.maximum(np.abs(y - line) - AJAR - 0.1, 0) / 0.75) ** 2))
+    close = seal[:, None] * (-lower[:, None] * opened - 0.4 * np.array([0, 2.75, 0.5]))
     return {
-        "mouthPucker": _at(moving, around, (0, 0, 0.75)) + 0.40 * (around * moving.soft)[:, None] * inwards + _at(moving, up, (0, 0.05, 0.15)),
-        "mouthFunnel": _at(moving, around, (0, 0, 0.6)) + 0.26 * (around * moving.soft)[:, None] * inwards
+        "mouthPucker": _at(moving, around, (0, 0, 0.75)) + 0.40 * around[:, None] * inwards + _at(moving, up, (0, 0.05, 0.15)),
+        "mouthFunnel": _at(moving, around, (0, 0, 0.6)) + 0.26 * around[:, None] * inwards
         + _at(moving, up, (0, 0.32, 0.15)) + _at(moving, down, (0, -0.42, 0.15)),
         "mouthShift": _at(moving, around, (0.85, 0, -0.05)),
-        "mouthClose": close * moving.soft[:, None],
+        "mouthClose": close * _at(moving, np.ones_like(x), (1, 1, 1)),
         "mouthRollUpper": _at(moving, up, (0, -0.26, -0.42)),
         "mouthRollLower": _at(moving, down, (0, 0.26, -0.48)),
         "mouthShrugUpper": _at(moving, up, (0, 0.22, 0.28)),
@@ -64,7 +65,7 @@ def _middle(moving: Moving) -> dict[str, np.ndarray]:
     puff = bump(np.abs(x), y, 3.9, -2.9, 1.3, 1.5) + 0.35 * bump(np.abs(x), y, 0, -3.6, 2.5, 1.5)
     outwards = np.stack([0.75 * np.tanh(x / 3), np.zeros_like(x), np.full_like(x, 0.65)], -1)
     return {
-        "browInnerUp": _at(moving, bump(np.abs(x), y, 1.0, 5.1, 1.1, 0.9) + 0.5 * bump(np.abs(x), y, 0.6, 6.6, 1.5, 1.1), (0, 0.6, 0.05)),
+        "browInnerUp": _at(moving, bump(np.abs(x), y, 1.0, 5.3, 1.1, 0.9) + 0.5 * bump(np.abs(x), y, 0.6, 6.6, 1.5, 1.1), (0, 0.6, 0.05)),
         "cheekPuff": _at(moving, puff, (1, 1, 1)) * outwards,
     }
 
@@ -93,8 +94,8 @@ def _sides(moving: Moving) -> dict[str, np.ndarray]:
         "noseSneer": _at(moving, nose, (0.08, 0.40, 0.05)) + _at(moving, bump(x, y, 0.7, 2.2, 0.5, 0.9), (0, 0.15, 0.08))
         + _at(moving, upper_side, (0, 0.18, 0.05)),
         "cheekSquint": _at(moving, bump(x, y, 3.7, 1.1, 1.3, 0.85), (0.05, 0.38, 0.18)),
-        "browDown": _at(moving, bump(x, y, 2.0, 5.05, 1.5, 0.8), (-0.14, -0.48, 0.10)),
-        "browOuterUp": _at(moving, bump(x, y, 4.1, 5.0, 1.3, 0.9) + 0.4 * bump(x, y, 3.8, 6.5, 1.6, 1.1), (0, 0.55, 0.02)),
+        "browDown": _at(moving, bump(x, y, 2.0, 5.3, 1.5, 0.85), (-0.14, -0.48, 0.10)),
+        "browOuterUp": _at(moving, bump(x, y, 4.1, 5.3, 1.3, 0.9) + 0.4 * bump(x, y, 3.8, 6.5, 1.6, 1.1), (0, 0.55, 0.02)),
     }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from sculpt import face, parts
 from sculpt.loft import N_STATIONS, find, loft
-from sculpt.mesh import N_EYE, N_MOUTH, Skin, build_skin
+from sculpt.mesh import N_EYE, N_LIP_LOOPS, N_MOUTH, Skin, build_skin
 
 LABELS = ("skin", "lids", "mouth", "upper_teeth", "lower_teeth", "tongue", "left_eye", "right_eye", "left_ear", "right_ear")
 
@@ -30,6 +30,7 @@ class Head:
     uv_faces: np.ndarray  # [F, 3]
     label: np.ndarray  # [V] number in LABELS
     lower: np.ndarray  # [V] share of the jaw, before it fades out towards ears and neck
+    lips: np.ndarray  # [V] bool
     landmarks: np.ndarray  # [68] vertex numbers
 
     def part(self, *names: str) -> np.ndarray:
@@ -63,7 +64,7 @@ class _Assembly:
         numbers = self.add_vertices(label, part.vertices, part.lower)
         x, y, w, h = _RECTS[label]
         uvs = part.uvs * [w, h] + [x, y]
-        self.add_faces(numbers[part.faces], uvs[part.faces])
+        self.add_faces(numbers[part.faces], uvs)
 
     def add_loops(self, label: str, first: np.ndarray, loops: np.ndarray, lower: np.ndarray, uvs: np.ndarray) -> None:
         """Bands from an existing loop `first` [n] through new loops [k, n, 3]; uvs [k + 1, n, 2]."""
@@ -106,6 +107,7 @@ def build_head() -> Head:
         uv_faces=uv_faces.reshape(-1, 3),
         label=np.concatenate(assembly.labels),
         lower=np.concatenate(assembly.lower),
+        lips=np.isin(np.arange(len(vertices)), _lip_vertices(skin)),
         landmarks=_ibug68(skin),
     )
 
@@ -128,8 +130,7 @@ def _add_lids(assembly: _Assembly, skin: Skin) -> None:
         if sign > 0:
             assembly.add_loops("lids", numbers, loops, np.zeros(loops.shape[:2]), uvs)
         else:  # reversed, so that the triangles keep facing outwards
-            flip = [1, 1, 1] * np.array([-1, 1, 1])
-            assembly.add_loops("lids", numbers[::-1], loops[:, ::-1] * flip, np.zeros(loops.shape[:2]), uvs[:, ::-1])
+            assembly.add_loops("lids", numbers[::-1], loops[:, ::-1] * [-1, 1, 1], np.zeros(loops.shape[:2]), uvs[:, ::-1])
 
 
 def _unroll(azimuth: np.ndarray, station: np.ndarray) -> np.ndarray:
@@ -158,7 +159,7 @@ def _ibug68(skin: Skin) -> np.ndarray:
     height = np.array([-8.45, -8.25, -7.7, -6.8, -5.6, -4.1, -2.4, -0.5, 1.6])
     jaw = np.stack([_at_height(a, y) for a, y in zip(azimuth, height, strict=True)])
     jaw = np.concatenate([(jaw * [-1, 1, 1])[:0:-1], jaw])
-    brow = _on_face(np.array([1.15, 2.2, 3.3, 4.3, 5.15]), np.array([4.75, 5.15, 5.3, 5.1, 4.55]))
+    brow = _on_face(np.array([1.15, 2.2, 3.3, 4.3, 5.15]), np.array([4.95, 5.4, 5.6, 5.4, 4.8]))
     ridge = _on_face(np.zeros(4), np.array([3.3, 2.2, 1.0, -0.4]))
     base = _on_face(np.array([-1.35, -0.7, 0, 0.7, 1.35]), np.array([-1.35, -1.5, -1.6, -1.5, -1.35]))
     targets = np.concatenate([jaw, (brow * [-1, 1, 1])[::-1], brow, ridge, base])
@@ -169,6 +170,12 @@ def _ibug68(skin: Skin) -> np.ndarray:
     left = skin.left_eye[along]  # inner corner, upper lid inner, outer, outer corner, lower lid outer, inner
     right = skin.right_eye[[along[i] for i in (3, 2, 1, 0, 5, 4)]]
     return np.concatenate([near, right, left, _mouth68(skin)])
+
+
+def _lip_vertices(skin: Skin) -> np.ndarray:
+    """The loops from the line of the lips to the vermilion border; `mesh.build_skin` numbers them in a row, left half first."""
+    left = skin.mouth[0] + np.arange(N_LIP_LOOPS * (N_MOUTH // 2 + 1))
+    return np.concatenate([left, _twins(skin)[left]])
 
 
 def _mouth68(skin: Skin) -> np.ndarray:

@@ -7,19 +7,22 @@ sphere unrolled is the texture.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.spatial import ConvexHull, cKDTree
 
 from gafcore.rigs.regions import inside_polygon
 from sculpt import face
+from sculpt.flips import flip_edges
 from sculpt.loft import N_STATIONS, find, loft
 
 _POLAR = 0.86 * np.pi / N_STATIONS  # radians of the parameter sphere per station; the rest of the sphere is the hole at the neck
 N_EYE, N_MOUTH = 32, 48  # points of a loop around an eye (whole) and around the mouth (whole)
 _EYE_LOOPS = (0.0, 0.12, 0.28, 0.48, 0.74)  # cm outwards from the lid margin
 _LIP_LOOPS = (0.0, 0.3, 0.65, 1.0)  # from the line where the lips meet to the vermilion border
-_SKIN_LOOPS = (0.18, 0.42)  # cm outwards from the vermilion border
+N_LIP_LOOPS = len(_LIP_LOOPS)
+_SKIN_LOOPS = (0.18, 0.40, 0.68)  # cm outwards from the vermilion border
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def eye_loops() -> list[np.ndarray]:
     margin[0, 1] = margin[N_EYE // 2, 1] = np.nan
     margin[0, 1], margin[N_EYE // 2, 1] = (upper + lower)[[0, N_EYE // 2]] / 2
     loops = [margin]
-    for near, far in zip(_EYE_LOOPS, _EYE_LOOPS[1:], strict=False):
+    for near, far in pairwise(_EYE_LOOPS):
         loops.append(_outward(loops[-1], far - near))
     return loops
 
@@ -75,12 +78,12 @@ def mouth_loops() -> list[np.ndarray]:
 def _spacing(p: np.ndarray) -> np.ndarray:
     """Wanted distance between points, cm."""
     x, y, z = np.abs(p[:, 0]), p[:, 1], p[:, 2]
-    front = face.smoothstep(z, -1.0, 4.0) * face.smoothstep(y, -10.0, -8.0) * face.smoothstep(-y, -10.0, -6.5)
+    front = face.smoothstep(z, -1.0, 4.0) * face.smoothstep(y, -12.5, -9.5) * face.smoothstep(-y, -10.0, -6.5)
     size = 1.05 - 0.62 * front
     nose = np.exp(-((x / 1.9) ** 4) - (((y + 0.5) / 1.7) ** 4)) * (z > 4)
-    eye = np.exp(-((np.hypot(x - face.EYE[0], (y - face.EYE[1]) * 1.2) / 2.2) ** 4)) * (z > 2)
+    eye = np.exp(-((np.hypot(x - face.EYE[0], (y - face.EYE[1]) * 1.2) / 2.4) ** 4)) * (z > 2)
     mouth = np.exp(-((x / 3.2) ** 4) - (((y - face.MOUTH_Y) / 1.8) ** 4)) * (z > 4)
-    return size * (1 - 0.58 * nose) * (1 - 0.38 * eye) * (1 - 0.3 * mouth)
+    return size * (1 - 0.62 * nose) * (1 - 0.38 * eye) * (1 - 0.3 * mouth)
 
 
 def _surface(azimuth: np.ndarray, station: np.ndarray) -> np.ndarray:
@@ -146,7 +149,8 @@ def build_skin(seed: int = 7) -> Skin:
     half = np.concatenate([half, _scatter(_surface(*half.T), np.random.default_rng(seed))])
     holes = {"eye": np.arange(N_EYE), "mouth": N_EYE * len(_EYE_LOOPS) + np.arange(N_MOUTH // 2 + 1)}
     half = _relax(half, n_fixed, holes)
-    return _mirror(half, _triangulate(half, holes), holes)
+    faces = flip_edges(_triangulate(half, holes), _surface(*half.T), _sphere(*half.T))
+    return _mirror(half, faces, holes)
 
 
 def _triangulate(half: np.ndarray, holes: dict[str, np.ndarray]) -> np.ndarray:
@@ -196,6 +200,18 @@ def _relax(half: np.ndarray, n_fixed: int, holes: dict[str, np.ndarray], rounds:
     return half
 
 
+def _soften(points: np.ndarray, faces: np.ndarray, rounds: int = 2) -> np.ndarray:
+    """The underside of the nose, where heights over (x, y) are at their limit, smoothed by its neighbours."""
+    x, y, z = points.T
+    share = 0.6 * np.exp(-((x / 1.9) ** 6) - (((y + 1.7) / 0.6) ** 4)) * (z > 5)
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    count = np.bincount(edges[:, 0], minlength=len(points))[:, None]
+    for _ in range(rounds):
+        total = np.stack([np.bincount(edges[:, 0], points[edges[:, 1], k], len(points)) for k in range(3)], -1)
+        points = points + share[:, None] * (total / np.maximum(count, 1) - points)
+    return points
+
+
 def _mirror(half: np.ndarray, faces: np.ndarray, holes: dict[str, np.ndarray]) -> Skin:
     on_midline = (half[:, 0] == 0) | (half[:, 0] == np.pi) | (half[:, 1] == 0)
     twin_of = np.where(on_midline, np.arange(len(half)), 0)
@@ -203,6 +219,7 @@ def _mirror(half: np.ndarray, faces: np.ndarray, holes: dict[str, np.ndarray]) -
     azimuth, station = np.concatenate([half, half[~on_midline] * [-1, 1]]).T
     ajar = _surface(azimuth, station)
     ajar[:, 0][np.concatenate([on_midline, np.zeros((~on_midline).sum(), bool)])] = 0
+    ajar = _soften(ajar, np.concatenate([faces, twin_of[faces][:, [0, 2, 1]]]))
     closed = ajar.copy()
     near = (ajar[:, 2] > 3) & (np.abs(ajar[:, 0]) < face.MOUTH_HALF)
     closed[near, 1] = face.close_mouth(ajar[near, 0], ajar[near, 1])

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from sculpt.face import EYE, MOUTH_Y, smoothstep
-from sculpt.head import Head
+from sculpt.head import LABELS, Head
 
 HINGE = np.array([0.0, 0.3, 0.5])  # axis of the jaw joint
 RIGID = ("left_eye", "right_eye", "left_ear", "right_ear", "upper_teeth", "lower_teeth", "tongue")
@@ -27,24 +27,29 @@ class Moving:
 
 
 def prepare(head: Head) -> Moving:
-    x, y, z = head.vertices.T
+    _, y, z = head.vertices.T
     skin = head.part("skin")
     height = y + 0.12 * (z - 3)
-    neck = np.where(skin, smoothstep(height, -15.5, -7.5), 1.0)
+    neck = np.where(skin, smoothstep(height, -14.5, -7.5), 1.0)
     fades = smoothstep(z, -0.8, 3.2) * smoothstep(height, -11.0, -8.0)
     jaw = head.lower * np.where(skin, fades, 1.0)
-    marked = np.concatenate([head.ajar, 100.0 * (head.label[:, None] + 0.0)], 1)  # labels apart, so that pieces do not mix
-    mirrored = marked * [-1, 1, 1, 1]
-    pairs = {"left_eye": "right_eye", "left_ear": "right_ear"}
-    from sculpt.head import LABELS
+    return Moving(head, jaw, neck, ~head.part(*RIGID), _twins(head))
 
-    for a, b in pairs.items():
-        i, j = LABELS.index(a), LABELS.index(b)
-        mirrored[:, 3] = np.where(head.label == i, 100.0 * j, np.where(head.label == j, 100.0 * i, mirrored[:, 3]))
+
+def _twins(head: Head) -> np.ndarray:
+    """Number of each vertex's mirror image. Parts are kept apart: their vertices may lie in the same place."""
+    swapped = [LABELS.index(_other_side(name)) for name in LABELS]
+    marked = np.concatenate([head.ajar, 100.0 * head.label[:, None]], 1)
+    mirrored = np.concatenate([head.ajar * [-1, 1, 1], 100.0 * np.array(swapped)[head.label][:, None]], 1)
     distance, twin = cKDTree(marked).query(mirrored)
     if distance.max() > 1e-6 or (twin[twin] != np.arange(len(twin))).any():
         raise ValueError(f"the head is not symmetric: {distance.max():.2g} cm")
-    return Moving(head, jaw, neck, ~head.part(*RIGID), twin)
+    return twin
+
+
+def _other_side(name: str) -> str:
+    side, _, rest = name.partition("_")
+    return {"left": f"right_{rest}", "right": f"left_{rest}"}.get(side, name)
 
 
 def mirror(moving: Moving, field: np.ndarray) -> np.ndarray:
@@ -120,7 +125,7 @@ def rigid_pieces(moving: Moving, field_at: object, displacement: np.ndarray) -> 
         flip = np.array([sign, 1, 1])
         at_eye, at_ear = field_at(np.stack([EYE * flip, np.array(_ANCHORS["ear"]) * flip]))
         distance = np.linalg.norm(p - EYE * flip, axis=1)
-        near = (1 - smoothstep(distance, 1.5, 2.8))[:, None] * moving.soft[:, None]
+        near = (1 - smoothstep(distance, 1.5, 3.1))[:, None] * moving.soft[:, None]
         out = out * (1 - near) + near * at_eye
         out[moving.head.part(f"{side}_eye")] = at_eye
         out[moving.head.part(f"{side}_ear")] = at_ear

@@ -19,7 +19,7 @@ class Part:
 
     vertices: np.ndarray  # [N, 3] cm
     faces: np.ndarray  # [F, 3]
-    uvs: np.ndarray  # [N, 2]
+    uvs: np.ndarray  # [F, 3, 2] of the corners
     lower: np.ndarray  # [N] 1 where it belongs to the jaw
 
 
@@ -48,8 +48,12 @@ def eyeball() -> Part:
     end = last - _EYE_SEGMENTS
     back = np.stack([end + a, np.full_like(a, last), end + b], -1)
     body = 1 + grid_faces(len(_EYE_RINGS) - 2, _EYE_SEGMENTS, closed=True)
-    faces = np.concatenate([front, body, back[a != _EYE_SEGMENTS]])
-    return Part(face.EYE + face.EYE_RADIUS * bulge[:, None] * unit, faces, uvs, np.zeros(len(unit)))
+    faces = np.concatenate([front, body, back])
+    corners = uvs[faces]
+    corners[faces == last] = 0.5 + 0.5 * np.stack(
+        [np.cos(turns := (a + 0.5) * 2 * np.pi / _EYE_SEGMENTS), np.sin(turns)], -1
+    )  # a pole for each
+    return Part(face.EYE + face.EYE_RADIUS * bulge[:, None] * unit, faces, corners, np.zeros(len(unit)))
 
 
 def lid_backs(margin: np.ndarray) -> np.ndarray:
@@ -77,11 +81,11 @@ def mouth_bag(loop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     middle = face.MOUTH_Y - 0.1
     rings = [
         np.stack([0.99 * x, y + 0.06 * up, z - 0.35], -1),
-        np.stack([0.98 * x, middle + 0.6 * up, z - 0.65], -1),
-        np.stack([1.0 * x, middle + 1.25 * up, z - 0.85], -1),
-        np.stack([2.75 * side, middle + 1.6 * up - 0.1, np.full(n, 5.8)], -1),
-        np.stack([2.2 * side, middle + 1.6 * up - 0.1, np.full(n, 3.2)], -1),
-        np.stack([0.5 * side, middle + 0.4 * up - 0.1, np.full(n, 2.2)], -1),
+        np.stack([0.98 * x, middle + np.where(up > 0, 0.6, 0.5) * up, z - 0.65 - 0.25 * np.maximum(-up, 0)], -1),
+        np.stack([1.0 * x, middle + np.where(up > 0, 1.25, 0.9) * up, z - 0.85 - 0.5 * np.maximum(-up, 0)], -1),
+        np.stack([3.0 * side, middle + 1.6 * up - 0.1, np.full(n, 5.8)], -1),
+        np.stack([2.6 * side, middle + 1.6 * up - 0.1, np.full(n, 3.2)], -1),
+        np.stack([0.02 * side, middle + 0.02 * up - 0.1, np.full(n, 2.2)], -1),
     ]
     follow = face.smoothstep(-up, -0.35, 0.35)
     return np.stack(rings), follow * np.array([1, 1, 1, 0.9, 0.6, 0.4])[:, None]
@@ -95,28 +99,25 @@ def teeth(front: float, upper: bool) -> Part:
     """A row of fourteen teeth with its gum's edge; `front` is the z of the front teeth."""
     count, n = 14, 14 * 5 + 1
     share = np.linspace(0, count, n)
-    turn = np.radians(72) * (2 * share / count - 1)
+    turn = np.radians(84) * (2 * share / count - 1)
     between = np.abs(np.sin(np.pi * share)) ** 0.45  # 0 between two teeth
     sign = 1.0 if upper else -1.0
     setback = 0.0 if upper else 0.22
     edge = face.MOUTH_Y + (-0.10 if upper else -0.22)
-    molar = np.abs(turn) ** 2
+    molar = np.minimum(np.abs(turn), 1.2) ** 2
     rows = []
     for height, inset, cut in ((1.15, 0.05, 0.0), (0.75, 0.0, 0.3), (0.3, 0.0, 0.5), (0.0, 0.1, 1.0), (0.0, 0.3, 1.0), (0.9, 0.75, 0.2)):
-        x, z = _arch(front - setback - inset, 2.35 - inset, 3.3, turn).T
+        x, z = _arch(front - setback - inset, 2.65 - inset, 4.3, turn).T
         groove = 0.07 * (1 - between) * (cut > 0)
         notch = 0.10 * (1 - between) * cut * (height < 0.1)
         y = edge + sign * (height + notch - 0.06 * molar * (height < 0.4))
-        rows.append(np.stack([x * (1 - groove / 2.35), y, z - groove * np.cos(turn)], -1))
+        rows.append(np.stack([x * (1 - groove / 2.65), y, z - groove * np.cos(turn)], -1))
     vertices = np.concatenate(rows)
     u, v = np.meshgrid(np.linspace(0, 1, n), np.linspace(0, 1, len(rows)))
     faces = grid_faces(len(rows), n, closed=False)
-    return Part(
-        vertices,
-        faces if upper else faces[:, [0, 2, 1]],
-        np.stack([u.ravel(), v.ravel()], -1),
-        np.full(len(vertices), 0.0 if upper else 1.0),
-    )
+    faces = faces if upper else faces[:, [0, 2, 1]]
+    uvs = np.stack([u.ravel(), v.ravel()], -1)
+    return Part(vertices, faces, uvs[faces], np.full(len(vertices), 0.0 if upper else 1.0))
 
 
 def tongue() -> Part:
@@ -124,12 +125,13 @@ def tongue() -> Part:
     rows, columns = 8, 17
     t, s = np.meshgrid(np.linspace(0.02, 1, rows), np.linspace(-1, 1, columns), indexing="ij")
     along = np.sin(t * np.pi / 2)
-    z = 8.05 - 4.2 * (1 - np.cos(t * np.pi / 2))
-    x = 1.75 * s * along**0.7
+    z = 6.75 - 3.4 * (1 - np.cos(t * np.pi / 2))
+    x = 1.6 * s * along**0.7
     y = face.MOUTH_Y - 1.25 + 0.75 * along * np.sqrt(np.maximum(1 - s**2, 0)) - 0.12 * np.exp(-((s / 0.12) ** 2)) * along
     vertices = np.stack([x, y, z], -1).reshape(-1, 3)
     uvs = np.stack([(s + 1) / 2, t], -1).reshape(-1, 2)
-    return Part(vertices, grid_faces(rows, columns, closed=False), uvs, np.full(len(vertices), 0.9))
+    faces = grid_faces(rows, columns, closed=False)
+    return Part(vertices, faces, uvs[faces], np.full(len(vertices), 0.9))
 
 
 def ear() -> Part:
@@ -137,15 +139,18 @@ def ear() -> Part:
     columns = 36
     turn = np.arange(columns) * 2 * np.pi / columns  # 0 back, 90 degrees top, 180 front, 270 lobe
     c, s = np.cos(turn), np.sin(turn)
-    frontal = face.smoothstep(-c, 0.25, 0.95) * face.smoothstep(-np.abs(s - 0.0), -0.95, -0.4)
+    frontal = face.smoothstep(-c, 0.25, 0.95) * face.smoothstep(-np.abs(s), -0.95, -0.4)
     lobe = face.smoothstep(-s, 0.45, 0.9)
-    # Per ring: share of the outline, height over the ear's plane; the same at the lobe, which has no folds; and where it grows from the cheek.
+    # Per ring: share of the outline, then heights over the ear's plane: in general, at the lobe (no folds), where it grows from the cheek.
     rings = (
-        (0.55, -1.2, -1.0, -1.3), (0.80, -0.35, -0.3, -1.0), (0.96, 0.15, 0.10, -0.7), (1.02, 0.38, 0.24, -0.5), (0.99, 0.56, 0.36, -0.4),
-        (0.91, 0.58, 0.42, -0.3), (0.84, 0.40, 0.43, -0.15), (0.77, 0.26, 0.42, 0.0), (0.68, 0.38, 0.40, 0.18), (0.60, 0.46, 0.36, 0.36),
-        (0.50, 0.30, 0.24, 0.38), (0.40, -0.10, 0.02, 0.10), (0.26, -0.35, -0.3, -0.3), (0.08, -0.55, -0.55, -0.6),
+        (0.55, -1.2, -1.0, -1.3), (0.80, -0.35, -0.3, -1.0), (0.96, 0.15, 0.10, -0.7), (1.02, 0.38, 0.24, -0.5),
+        (0.99, 0.56, 0.36, -0.4), (0.91, 0.58, 0.42, -0.3), (0.84, 0.40, 0.43, -0.15), (0.77, 0.26, 0.42, 0.0),
+        (0.68, 0.38, 0.40, 0.18), (0.60, 0.46, 0.36, 0.36), (0.50, 0.36, 0.28, 0.40), (0.40, 0.10, 0.10, 0.22),
+        (0.27, 0.0, 0.0, 0.02), (0.10, -0.06, -0.06, -0.06), (0.001, -0.08, -0.08, -0.08),
     )  # fmt: skip
-    outline_a = 1.72 * c * (1 - 0.30 * np.maximum(-s, 0) ** 1.5) - 0.30 * np.maximum(-s, 0) ** 2
+    outline_a = (
+        1.72 * np.sign(c) * np.abs(c) ** np.where(s < 0, 0.75, 0.95) * (1 - 0.30 * np.maximum(-s, 0) ** 1.5) - 0.30 * np.maximum(-s, 0) ** 2
+    )
     outline_b = 3.15 * s
     vertices = []
     for share, normal, at_lobe, at_front in rings:
@@ -156,17 +161,18 @@ def ear() -> Part:
         b = outline_b * share - 0.45 * pull
         vertices.append(np.stack([a, b, n], -1))
     a, b, n = np.concatenate(vertices).T
-    tilt, flare = np.radians(14), np.radians(24)
+    tilt, flare = np.radians(14), np.radians(19)
     up, back = b * np.cos(tilt) - a * np.sin(tilt), a * np.cos(tilt) + b * np.sin(tilt)
-    out = n * np.cos(flare) + (back + 1.5) * np.sin(flare)
+    out = n * np.cos(flare) + (back + 1.5) * np.sin(flare) + 0.09 * up
     back = back * np.cos(flare) - n * np.sin(flare)
     root = float(loft(np.array([np.radians(92)]), np.array([7.3]))[0, 0])
-    points = np.stack([root - 0.12 + out, 0.35 + up, -1.55 - back], -1)
+    points = np.stack([root + 0.05 + out, 0.35 + up, -1.55 - back], -1)
     share = np.linspace(0.98, 0.02, len(rings))
     uvs = 0.5 + 0.5 * (share[:, None, None] * np.stack([-c, s], -1)).reshape(-1, 2)
-    return Part(points, grid_faces(len(rings), columns, closed=True)[:, [0, 2, 1]], uvs, np.zeros(len(points)))
+    faces = grid_faces(len(rings), columns, closed=True)[:, [0, 2, 1]]
+    return Part(points, faces, uvs[faces], np.zeros(len(points)))
 
 
 def mirrored(part: Part) -> Part:
     """The same on the subject's right."""
-    return Part(part.vertices * [-1, 1, 1], part.faces[:, [0, 2, 1]], part.uvs * [-1, 1] + [1, 0], part.lower)
+    return Part(part.vertices * [-1, 1, 1], part.faces[:, [0, 2, 1]], part.uvs[:, [0, 2, 1]] * [-1, 1] + [1, 0], part.lower)

@@ -168,7 +168,7 @@ class Rig:
 
     def _check(self, params: RigParams) -> None:
         n = params.expr.shape[0]
-        expected = {name: (n, size) for name, size in self._pose_sizes()}
+        expected: dict[str, tuple[int, ...]] = {name: (n, size) for name, size in self._pose_sizes()}
         expected["shape"] = (self.n_shape,)
         expected["static_offset"] = (self.n_vertices, 3)
         for name, value in params.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,25 +51,16 @@ def fingerprint(path: str | Path) -> str:
     file = path / _NEUTRAL if path.is_dir() else path
     try:
         with file.open("rb") as stream:
-            return (
-                hashlib.file_digest(stream, "sha256").hexdigest()
-                if hasattr(hashlib, "file_digest")
-                else hashlib.sha256(stream.read()).hexdigest()
-            )
+            digest = hashlib.sha256()
+            while block := stream.read(1 << 20):
+                digest.update(block)
+            return digest.hexdigest()
     except OSError as error:
         raise MissingError(f"{file}: cannot be read ({error.strerror}); {_HOW_TO_GET}") from None
 
 
 def _read_npz(path: Path) -> IctModel:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise InputError(f"{path}: expected an npz archive, got a single array")
-            data = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError, MemoryError, SyntaxError, TypeError) as error:
-        raise InputError(f"{path}: not readable as an npz archive without pickles ({error})") from None
-    except Exception as error:  # noqa: BLE001 - zlib and struct errors of damaged members have no common base
-        raise InputError(f"{path}: damaged npz archive ({type(error).__name__}: {error})") from None
+    data = _arrays(path)
     field = _Fields(path, data)
     vertices = field.floats("v", (None, 3)).astype(np.float32)
     n = len(vertices)
@@ -86,6 +76,17 @@ def _read_npz(path: Path) -> IctModel:
         expression=field.floats("expression", (len(names), n, 3)),
         expression_names=tuple(str(x) for x in names),
     )
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        archive = np.load(path, allow_pickle=False)
+        if isinstance(archive, np.lib.npyio.NpzFile):
+            with archive:
+                return {key: archive[key] for key in archive.files}
+    except Exception as error:  # numpy, zipfile, zlib and struct fail on damaged files each in its own way
+        raise InputError(f"{path}: not readable as an npz archive without pickles ({type(error).__name__}: {error})") from None
+    raise InputError(f"{path}: expected an npz archive of arrays by name, got a single array")
 
 
 class _Fields:
@@ -145,7 +146,7 @@ def read_obj_vertices(path: Path) -> np.ndarray:
 
 
 def read_obj(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Positions [V, 3], texture coordinates [Vt, 2], and faces and UV faces [F, 4] counted from zero with -1 for the missing fourth corner."""
+    """Positions [V, 3], texture coordinates [Vt, 2], faces and UV faces [F, 4] counted from zero; -1 for the missing fourth corner."""
     lines = _lines(path)
     vertices = _numbers(path, [line[2:] for line in lines if line.startswith("v ")], 3)
     uvs = _numbers(path, [" ".join(line.split()[1:3]) for line in lines if line.startswith("vt ")], 2)

@@ -11,7 +11,9 @@ from gafcore.errors import InputError
 from gafcore.types import LandmarkEmbedding
 
 
-def embed_vertices(faces: np.ndarray, vertices: Sequence[int], indices: Sequence[int] | None = None) -> LandmarkEmbedding:
+def embed_vertices(
+    faces: np.ndarray, vertices: Sequence[int] | np.ndarray, indices: Sequence[int] | np.ndarray | None = None
+) -> LandmarkEmbedding:
     """Landmarks that sit on vertices: any triangle that has the vertex, with all the weight on it."""
     wanted = np.asarray(vertices, np.int64)
     flat = faces.reshape(-1)
@@ -28,7 +30,7 @@ def embed_vertices(faces: np.ndarray, vertices: Sequence[int], indices: Sequence
 
 
 def embed_triangles(
-    faces: np.ndarray, triangles: np.ndarray, barycentrics: np.ndarray, indices: Sequence[int] | None = None
+    faces: np.ndarray, triangles: np.ndarray, barycentrics: np.ndarray, indices: Sequence[int] | np.ndarray | None = None
 ) -> LandmarkEmbedding:
     """Landmarks given by the three vertices [L, 3] of a triangle of this mesh and barycentrics in that order."""
     keys = {tuple(sorted(face)): i for i, face in enumerate(faces.tolist())}
@@ -43,6 +45,6 @@ def embed_triangles(
     return _embedding(np.array(numbers, np.int64), np.array(weights, np.float32), indices)
 
 
-def _embedding(faces: np.ndarray, barycentrics: np.ndarray, indices: Sequence[int] | None) -> LandmarkEmbedding:
+def _embedding(faces: np.ndarray, barycentrics: np.ndarray, indices: Sequence[int] | np.ndarray | None) -> LandmarkEmbedding:
     numbers = np.arange(len(faces)) if indices is None else np.asarray(indices, np.int64)
     return LandmarkEmbedding(torch.from_numpy(faces.astype(np.int64)), torch.from_numpy(barycentrics), torch.from_numpy(numbers))

@@ -18,7 +18,7 @@ VERSION = 1  # raised whenever vertices, modes or expressions change, so that sa
 
 # Joints in metres: base of the neck, skull on the atlas, jaw hinge, eyeballs.
 _JOINTS = {
-    "root": (0, -0.15, -0.025),
+    "root": (0, -0.14, -0.025),
     "neck": (0, -0.04, -0.022),
     "jaw": (0, 0.003, 0.005),
     "left_eye": (0.0315, 0.033, 0.064),
@@ -63,7 +63,7 @@ def _build() -> Rig:
         uv_faces=torch.from_numpy(data["uv_faces"].astype(np.int64)),
         joint_regressor=torch.from_numpy(regressor.astype(np.float32)),
         skin_weights=torch.from_numpy(weights.astype(np.float32)),
-        regions=head_regions(vertices, vertices[data["ibug68_vertices"]], _region_parts(parts)),
+        regions=head_regions(vertices, vertices[data["ibug68_vertices"]], _region_parts(parts) | {"lips": data["lips"]}),
         landmarks=landmarks,
         landmark_spread=spread,
         expression_names=tuple(str(n) for n in data["expression_names"]),
@@ -78,7 +78,7 @@ def _joints(vertices: np.ndarray, parts: dict[str, np.ndarray], neck: np.ndarray
     """Joint regressor [J, V] and skin weights [V, J]."""
     skin, y = parts["skin"], vertices[:, 1]
     around = {
-        "root": skin & (y < -0.13),
+        "root": skin & (y < -0.125),
         "neck": skin & (np.abs(y + 0.04) < 0.03) & (vertices[:, 2] < 0.04),
         "jaw": skin & (np.abs(y) < 0.03) & (np.abs(vertices[:, 2] - 0.005) < 0.04),
         "left_eye": parts["left_eye"],

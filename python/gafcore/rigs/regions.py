@@ -19,7 +19,7 @@ def head_regions(vertices: np.ndarray, points68: np.ndarray, parts: dict[str, np
     Args:
         vertices: [V, 3] metres, neutral head, y up, facing +z.
         points68: [68, 3] its iBUG landmarks.
-        parts: masks [V] of "skin", "ears", "mouth", "teeth", "left_eye", "right_eye".
+        parts: masks [V] of "skin", "ears", "mouth", "teeth", "left_eye", "right_eye"; "lips" where the mesh knows them.
     """
     x, y, z = vertices.T
     skin, ears = parts["skin"], parts["ears"]
@@ -32,7 +32,8 @@ def head_regions(vertices: np.ndarray, points68: np.ndarray, parts: dict[str, np
     scalp = skin & ~ears & ~below & (y > hairline)
     front = skin & ~ears & ~below & ~scalp & (z > outer_jaw - 0.012)
     neck = skin & ~ears & ~scalp & ~front
-    lips = skin & inside_polygon(x, y, grow(points68[48:60, :2], 1.06)) & (z > points68[48:60, 2].min() - 0.012)
+    in_front = z > points68[48:60, 2].min() - 0.012
+    lips = parts["lips"] if "lips" in parts else skin & in_front & inside_polygon(x, y, grow(points68[48:60, :2], 1.06))
     nose = front & inside_polygon(x, y, _nose_outline(points68))
     eyelids = front & (inside_polygon(x, y, grow(points68[36:42, :2], 2.0)) | inside_polygon(x, y, grow(points68[42:48, :2], 2.0)))
     forehead = front & (y > brow)
