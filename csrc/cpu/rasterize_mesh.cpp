@@ -6,7 +6,9 @@
 #include <memory>
 #include <vector>
 
+#include "isa.h"
 #include "math/mesh.h"
+#include "mesh_band.h"
 #include "parallel.h"
 
 namespace gaf::cpu {
@@ -14,7 +16,7 @@ namespace {
 
 constexpr int64_t kVertexGrain = 4096;
 constexpr int64_t kFacesPerChunk = 2048;
-constexpr int kBandRows = 16;  // z-buffer of a 1024 pixel wide band: 192 KB
+constexpr int kBandRows = 16;  // z-buffer of a 1024 pixel wide band: 264 KB
 
 // The scratch memory of one camera's image.
 struct Scene {
@@ -83,92 +85,40 @@ void bin(const RasterizeMeshArgs<T>& a, const Pinhole& camera, Scene& s, int thr
   });
 }
 
-// Narrows [x0, x1) to where plane >= 0 along a row; `row` is the plane's value at x = 0, `inverse` is 1 / plane.x. Conservative: the exact
-// test follows.
-void clip_row(const Vec3<double>& plane, double inverse, double row, double y, int& x0, int& x1) {
-  if (plane.x == 0) {
-    if (row < 0) x1 = x0;
-    return;
-  }
-  const double zero = -row * inverse;
-  const double margin = 1 + 1e-14 * (std::fabs(plane.y) * y + std::fabs(plane.z)) * std::fabs(inverse);
-  if (plane.x > 0) {
-    if (!(zero - margin < x1)) {
-      x1 = x0;
-    } else if (zero - margin > x0) {
-      x0 = int(zero - margin);
-    }
-  } else if (!(zero + margin > x0)) {
-    x1 = x0;
-  } else if (zero + margin < x1) {
-    x1 = int(zero + margin);
-  }
+template <class T>
+void write_pixel(const RasterizeMeshArgs<T>& a, int64_t pixel, const ScreenTriangle& t, double x, double y, double inverse_depth) {
+  const double e0 = plane_at(t.edges[0], x, y), e1 = plane_at(t.edges[1], x, y), e2 = plane_at(t.edges[2], x, y);
+  const double sum = e0 + e1 + e2, s = 1 / sum;
+  a.triangle_ids[pixel] = t.face;
+  // All three are zero only where rounding has eaten a triangle that is all but a point; any corner is right then.
+  store3(a.barycentrics, pixel, sum > 0 ? Vec3<T>{T(e0 * s), T(e1 * s), T(e2 * s)} : Vec3<T>{1, 0, 0});
+  a.depth[pixel] = T(1 / inverse_depth);
 }
 
 // The nearest triangle so far at each pixel of a band.
 struct BandBuffer {
-  std::vector<double> inverse_depth;  // [rows, W]
-  std::vector<int32_t> triangle;      // [rows, W] place in Scene::triangles, -1 for none
+  std::vector<double> inverse_depth, place;  // [rows, stride]
 };
-
-void draw(const ScreenTriangle& t, int32_t place, int y0, int y1, int width, double max_inverse_depth, BandBuffer& buffer) {
-  constexpr int kShortRow = 4;  // below this, finding the row's ends costs more than it saves
-  const bool owns[3] = {owns_edge(t.edges[0]), owns_edge(t.edges[1]), owns_edge(t.edges[2])};
-  const bool clips = t.box.x1 - t.box.x0 > kShortRow;
-  double inverse[3];
-  if (clips) {
-    for (int i = 0; i < 3; ++i) inverse[i] = 1 / t.edges[i].x;
-  }
-  for (int y = std::max(y0, t.box.y0); y < std::min(y1, t.box.y1); ++y) {
-    const double yc = y + 0.5;
-    double row[3];
-    for (int i = 0; i < 3; ++i) row[i] = t.edges[i].y * yc + t.edges[i].z;
-    const double row_w = t.inverse_depth.y * yc + t.inverse_depth.z;
-    int x0 = t.box.x0, x1 = t.box.x1;
-    if (clips) {
-      for (int i = 0; i < 3; ++i) clip_row(t.edges[i], inverse[i], row[i], yc, x0, x1);
-    }
-    double* nearest = buffer.inverse_depth.data() + int64_t(y - y0) * width;
-    int32_t* triangle = buffer.triangle.data() + int64_t(y - y0) * width;
-    for (int x = x0; x < x1; ++x) {
-      const double xc = x + 0.5;
-      const double e0 = t.edges[0].x * xc + row[0], e1 = t.edges[1].x * xc + row[1], e2 = t.edges[2].x * xc + row[2];
-      if (e0 < 0 || e1 < 0 || e2 < 0) continue;
-      const double w = t.inverse_depth.x * xc + row_w;
-      if (!(w > nearest[x] && w <= max_inverse_depth)) continue;
-      if ((e0 == 0 && !owns[0]) || (e1 == 0 && !owns[1]) || (e2 == 0 && !owns[2]) || !(e0 + e1 + e2 > 0)) continue;
-      nearest[x] = w;
-      triangle[x] = place;
-    }
-  }
-}
-
-template <class T>
-void write_pixel(const RasterizeMeshArgs<T>& a, int64_t pixel, const ScreenTriangle& t, double x, double y, double inverse_depth) {
-  const double e0 = plane_at(t.edges[0], x, y), e1 = plane_at(t.edges[1], x, y), e2 = plane_at(t.edges[2], x, y);
-  const double s = 1 / (e0 + e1 + e2);
-  a.triangle_ids[pixel] = t.face;
-  store3(a.barycentrics, pixel, {T(e0 * s), T(e1 * s), T(e2 * s)});
-  a.depth[pixel] = T(1 / inverse_depth);
-}
 
 template <class T>
 void draw_band(const RasterizeMeshArgs<T>& a, int64_t c, int64_t band, const Scene& s, BandBuffer& buffer) {
   const int y0 = int(band) * kBandRows, y1 = std::min(y0 + kBandRows, a.height);
-  std::fill(buffer.inverse_depth.begin(), buffer.inverse_depth.end(), 0.0);
-  std::fill(buffer.triangle.begin(), buffer.triangle.end(), -1);
-  for (int64_t i = s.band_begin[band]; i < s.band_begin[band + 1]; ++i) {
-    draw(s.triangles[s.list[i]], s.list[i], y0, y1, a.width, 1 / a.near_plane, buffer);
-  }
+  const int64_t stride = ceil_div(a.width, kMeshLanes) * kMeshLanes, first = s.band_begin[band];
+  buffer.inverse_depth.assign(kBandRows * stride, 0.0);
+  buffer.place.resize(kBandRows * stride);
+  GAF_DISPATCH(draw_mesh_band)
+  ({s.triangles.get(), s.list.data() + first, s.band_begin[band + 1] - first, y0, y1, stride, 1 / a.near_plane, buffer.inverse_depth.data(),
+    buffer.place.data()});
   for (int y = y0; y < y1; ++y) {
+    const double *inverse_depth = buffer.inverse_depth.data() + (y - y0) * stride, *place = buffer.place.data() + (y - y0) * stride;
     for (int x = 0; x < a.width; ++x) {
-      const int64_t local = int64_t(y - y0) * a.width + x, pixel = (c * a.height + y) * a.width + x;
-      if (buffer.triangle[local] < 0) {
+      const int64_t pixel = (c * a.height + y) * a.width + x;
+      if (inverse_depth[x] > 0) {
+        write_pixel(a, pixel, s.triangles[int64_t(place[x])], x + 0.5, y + 0.5, inverse_depth[x]);
+      } else {
         a.triangle_ids[pixel] = -1;
         store3(a.barycentrics, pixel, {0, 0, 0});
         a.depth[pixel] = 0;
-      } else {
-        write_pixel(a, pixel, s.triangles[buffer.triangle[local]], x + 0.5, y + 0.5, buffer.inverse_depth[local]);
       }
     }
   }
@@ -192,10 +142,7 @@ void rasterize_mesh_fwd(const RasterizeMeshArgs<T>& a, int threads) {
     transform(a, c, camera, s.vertices, threads);
     bin(a, camera, s, threads);
     parallel_for(bands, 1, threads, [&](int64_t begin, int64_t end, int worker) {
-      BandBuffer& buffer = buffers[worker];
-      buffer.inverse_depth.resize(int64_t(kBandRows) * a.width);
-      buffer.triangle.resize(int64_t(kBandRows) * a.width);
-      for (int64_t band = begin; band < end; ++band) draw_band(a, c, band, s, buffer);
+      for (int64_t band = begin; band < end; ++band) draw_band(a, c, band, s, buffers[worker]);
     });
   }
 }
