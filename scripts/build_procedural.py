@@ -2,7 +2,7 @@
 
     python scripts/build_procedural.py [face_landmarker.task]
 
-Without MediaPipe's model the MediaPipe points of the present file are dropped.
+Without MediaPipe's model the MediaPipe points of the present file are kept where the mesh is the same, and dropped where it changed.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--renders", type=int, default=300)
     args = parser.parse_args()
     arrays = _arrays(prepare(build_head()))
+    _keep_landmarks(arrays)
     _write(arrays)
     if args.landmarker is not None:
         from mediapipe_correspondence import correspond
@@ -71,6 +72,14 @@ def _arrays(moving: Moving) -> dict[str, np.ndarray]:
         "mediapipe_barycentrics": np.zeros((0, 3), np.float32),
         "mediapipe_spread": np.zeros(0, np.float32),
     }
+
+
+def _keep_landmarks(arrays: dict[str, np.ndarray]) -> None:
+    if not OUT.exists():
+        return
+    with np.load(OUT, allow_pickle=False) as present:
+        if np.array_equal(present["faces"], arrays["faces"]) and np.allclose(present["vertices"], arrays["vertices"], atol=1e-6):
+            arrays.update({key: present[key] for key in present.files if key.startswith("mediapipe_")})
 
 
 def _quantized(offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
