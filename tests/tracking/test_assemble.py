@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gafcore.captures.video import Clip
-from gafcore.tracking.assemble import assemble, centred, split_by_yaw, yaw_degrees
+from gafcore.tracking.assemble import assemble, split_by_yaw, yaw_degrees
 from gafcore.tracking.report import report
 from gafcore.tracking.solve import solve
 from tests.tracking.toy import picture, toy_detections, toy_motion, toy_rig

@@ -33,8 +33,8 @@ class SolverConfig:
 
     key_frames: int = 40
     """frames from which identity and focal length are estimated, evenly chosen"""
-    key_iterations: int = 12
-    iterations: int = 6
+    key_iterations: int = 8
+    iterations: int = 4
     data_weight: float = 0.25
     """all landmark terms are multiplied by this: neighbouring landmarks err together"""
     landmark_noise_m: float = 0.00053

@@ -22,7 +22,7 @@ from gafcore.progress import track as progress
 from gafcore.tracking.detections import N_LANDMARKS, Detections, Faces, collect
 from gafcore.tracking.models import ModelFiles, import_mediapipe
 
-_MASK_PX = 512  # long side at which person masks are kept; the model itself works at 256
+_MASK_PX = 256  # long side at which person masks are kept: the resolution at which the model works
 _THUMB_PX = 32
 _MAX_FACES = 4
 
@@ -72,7 +72,7 @@ class Detector:
         return Faces(points, scores)
 
     def person(self, image: np.ndarray) -> np.ndarray:
-        """The probability that a pixel shows a person, x 255, uint8, at most 512 px on the long side."""
+        """The probability that a pixel shows a person, x 255, uint8, at most 256 px on the long side."""
         mask = self._person.segment(_mp_image(self._mp, image)).confidence_masks[0].numpy_view()
         mask = np.clip(np.nan_to_num(mask.reshape(image.shape[:2])) * 255 + 0.5, 0, 255).astype(np.uint8)
         shrink = min(1.0, _MASK_PX / max(mask.shape))

@@ -35,7 +35,7 @@ class Detections:
     score_names: tuple[str, ...]
     found: Bool[Tensor, "T"]
     n_faces: Int[Tensor, "T"]
-    person: UInt8[Tensor, "T h w"]  # probability x 255; the long side is at most 512 px, the model's own resolution is 256
+    person: UInt8[Tensor, "T h w"]  # probability x 255; the long side is at most 256 px, as the model works
     cuts: tuple[int, ...]  # frames that begin a new shot
     times_s: Float[Tensor, "T"]
     width: int
