@@ -1,0 +1,74 @@
+"""Tracking by stage on a real clip, and how far the mesh is from the truth on a synthetic one with the same motion.
+
+Needs the test data (GAFCORE_TEST_DATA) and MediaPipe; skips with a reason without them. GAFCORE_TRUTH_FRAMES limits the synthetic clip.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from gafcore.captures import video
+from gafcore.rigs import load_rig
+from gafcore.tracking import TrackConfig, detect, find_models, solve, track
+from gafcore.tracking.assemble import centred
+from gafcore.tracking.mask import head_masks
+from gafcore.tracking.report import percentiles
+from gafcore.types import Camera
+from tests.reference.tracking_truth import film, vertex_errors
+
+pytest.importorskip("mediapipe", reason="tracking needs mediapipe: pip install 'gafcore[track]'")
+
+_DATA = Path(os.environ.get("GAFCORE_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+_TRUTH_FRAMES = int(os.environ.get("GAFCORE_TRUTH_FRAMES", "354"))
+_FOCAL_PX = 1500.0
+
+
+@pytest.fixture(scope="module")
+def tracked():
+    if not _DATA.is_dir():
+        pytest.skip(f"test data not found: {_DATA} (set GAFCORE_TEST_DATA)")
+    torch.set_num_threads(2)
+    rig, models = load_rig(f"ict:{_DATA / 'rig/ict/ict_facekit_light_f16.npz'}"), find_models(_DATA / "models")
+    clip = video.read(_DATA / "clips/expressive.mp4")
+    return clip, rig, models, track(clip, rig, TrackConfig(), models=models)
+
+
+def bench_detect(benchmark, tracked):
+    """Landmarks and masks side by side, of 60 frames."""
+    clip, _, models, _ = tracked
+    benchmark.pedantic(detect, (clip, models), {"max_frames": 60}, rounds=3)
+    benchmark.extra_info["ms_a_frame"] = 1e3 * benchmark.stats.stats.median / 60
+
+
+def bench_solve(benchmark, tracked):
+    _, rig, _, result = tracked
+    solution = benchmark.pedantic(solve, (result.detections, rig), rounds=3)
+    held = percentiles(solution.errors_px[:, solution.held_out])
+    benchmark.extra_info.update(ms_a_frame=1e3 * benchmark.stats.stats.median / len(result.detections), **held)
+
+
+def bench_head_masks(benchmark, tracked):
+    _, rig, _, result = tracked
+    benchmark.pedantic(head_masks, (result.detections, rig, result.solution), rounds=3)
+    benchmark.extra_info["ms_a_frame"] = 1e3 * benchmark.stats.stats.median / len(result.detections)
+
+
+def bench_truth(benchmark, tracked):
+    """Visible vertex error, px at 512x512: another identity and look, this clip's motion, a camera that the tracker does not know."""
+    _, rig, models, result = tracked
+    frames = list(range(0, len(result.detections)))[:_TRUTH_FRAMES]
+    params, seen = centred(result.solution, 512, 512)
+    ratio = _FOCAL_PX / result.solution.focal_px  # the same size in the picture from another distance
+    viewmat = seen.viewmat.clone()
+    viewmat[2, 3] *= ratio
+    k = torch.tensor([[_FOCAL_PX, 0, 256.0], [0, _FOCAL_PX, 256.0], [0, 0, 1]])
+    camera = Camera(viewmat, k, 512, 512)
+    clip, truth = film(rig, replace(params[frames], static_offset=None), camera, seed=7, hair="short", samples=2, page_px=512)
+    again = benchmark.pedantic(track, (clip, rig, TrackConfig()), {"models": models}, rounds=1)
+    benchmark.extra_info.update(vertex_errors(rig, again.solution, truth, camera))
+    assert benchmark.extra_info["face"] <= 3.0, benchmark.extra_info
