@@ -38,30 +38,30 @@ def tracked():
     return clip, rig, models, track(clip, rig, TrackConfig(), models=models)
 
 
-def bench_detect(benchmark, tracked):
+def test_detect(benchmark, tracked):
     """Landmarks and masks side by side, of 60 frames."""
     clip, _, models, _ = tracked
     benchmark.pedantic(detect, (clip, models), {"max_frames": 60}, rounds=3)
     benchmark.extra_info["ms_a_frame"] = 1e3 * benchmark.stats.stats.median / 60
 
 
-def bench_solve(benchmark, tracked):
+def test_solve(benchmark, tracked):
     _, rig, _, result = tracked
     solution = benchmark.pedantic(solve, (result.detections, rig), rounds=3)
     held = percentiles(solution.errors_px[:, solution.held_out])
     benchmark.extra_info.update(ms_a_frame=1e3 * benchmark.stats.stats.median / len(result.detections), **held)
 
 
-def bench_head_masks(benchmark, tracked):
+def test_head_masks(benchmark, tracked):
     _, rig, _, result = tracked
     benchmark.pedantic(head_masks, (result.detections, rig, result.solution), rounds=3)
     benchmark.extra_info["ms_a_frame"] = 1e3 * benchmark.stats.stats.median / len(result.detections)
 
 
-def bench_truth(benchmark, tracked):
+def test_truth(benchmark, tracked):
     """Visible vertex error, px at 512x512: another identity and look, this clip's motion, a camera that the tracker does not know."""
     _, rig, models, result = tracked
-    frames = list(range(0, len(result.detections)))[:_TRUTH_FRAMES]
+    frames = list(range(len(result.detections)))[:_TRUTH_FRAMES]
     params, seen = centred(result.solution, 512, 512)
     ratio = _FOCAL_PX / result.solution.focal_px  # the same size in the picture from another distance
     viewmat = seen.viewmat.clone()
