@@ -1,0 +1,125 @@
+"""Rasterization of the head ball: forward, forward and backward, peak memory, and the PyTorch yardstick beside them.
+
+The yardstick is a file of its own (GAFCORE_YARDSTICK names it); without it its rows are left out.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from gafcore import rasterization
+from tests.cases.rasterization import NAMES, RESOLUTIONS, head_ball
+
+THREADS = int(os.environ.get("GAFCORE_BENCH_THREADS", "2"))
+SIZES = (10_000, 50_000, 100_000)
+DEGREES = (0, 3)
+ROOT = Path(__file__).resolve().parents[1]
+YARDSTICK = Path(os.environ.get("GAFCORE_YARDSTICK", ROOT.parent / "shared" / "tools" / "headball.py"))
+
+every_size = pytest.mark.parametrize("n", SIZES)
+every_resolution = pytest.mark.parametrize("resolution", RESOLUTIONS)
+every_degree = pytest.mark.parametrize("degree", DEGREES)
+
+
+@pytest.fixture(autouse=True)
+def _threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    yield
+    torch.set_num_threads(before)
+
+
+def forward_and_backward(scene, tensors, upstream):
+    for v in tensors.values():
+        v.grad = None
+    image = scene.call(rasterization, tensors)[0]
+    image.backward(upstream[None])  # and no other op: torch's own threads, spinning, would blur the figure on a busy machine
+    return image
+
+
+def leaves(scene):
+    """Gradients for the Gaussians, as the yardstick gives them, not for camera and background."""
+    return {k: v.requires_grad_(k in NAMES[:5]) for k, v in scene.tensors(torch.float32).items()}
+
+
+@every_degree
+@every_resolution
+@every_size
+def test_forward(benchmark, n, resolution, degree):
+    benchmark.group = f"{resolution} SH {degree} forward"
+    scene, _ = head_ball(n, resolution, degree)
+    tensors = scene.tensors(torch.float32)
+    _, _, meta = benchmark(scene.call, rasterization, tensors)
+    benchmark.extra_info.update(pairs=int(meta["n_pairs"]), blended=int(meta["n_pairs_blended"]), threads=THREADS)
+
+
+@every_degree
+@every_resolution
+@every_size
+def test_forward_backward(benchmark, n, resolution, degree):
+    benchmark.group = f"{resolution} SH {degree} forward+backward"
+    scene, upstream = head_ball(n, resolution, degree)
+    benchmark(forward_and_backward, scene, leaves(scene), upstream)
+    benchmark.extra_info.update(threads=THREADS)
+
+
+PEAK = """
+import sys, torch
+from tests.cases.rasterization import head_ball
+from benchmarks.bench_rasterization import forward_and_backward, leaves
+
+def status(field):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(field)) / 1024
+
+torch.set_num_threads(2)
+small, upstream = head_ball(1000, "256x256", 3)
+forward_and_backward(small, leaves(small), upstream)
+scene, upstream = head_ball(int(sys.argv[1]), sys.argv[2], 3)
+tensors = leaves(scene)
+with open("/proc/self/clear_refs", "w") as f:
+    f.write("5")  # the peak starts over
+before = status("VmRSS")
+image = forward_and_backward(scene, tensors, upstream)
+print(status("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of a process can be started over on Linux only")
+@pytest.mark.parametrize("resolution", ["512x512", "802x550"])
+@every_size
+def test_peak_memory(benchmark, n, resolution):
+    """Growth of the process's peak over the inputs, SH 3: image, gradients, what is kept, scratch. The time is that of a whole process."""
+    benchmark.group = "peak memory"
+
+    def peak():
+        command = [sys.executable, "-c", PEAK, str(n), resolution]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+        return float(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+
+    benchmark.extra_info["peak_mib"] = benchmark.pedantic(peak, rounds=1)
+
+
+@pytest.mark.skipif(not YARDSTICK.exists(), reason=f"no yardstick at {YARDSTICK} (set GAFCORE_YARDSTICK)")
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "forward_backward"])
+@pytest.mark.parametrize("n", [10_000, 50_000])
+def test_yardstick(benchmark, n, backward):
+    benchmark.group = f"512x512 SH 0 {'forward+backward' if backward else 'forward'}"
+    spec = importlib.util.spec_from_file_location("yardstick", YARDSTICK)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    scene = module.scene(n, "512x512", 0)
+    tensors = [scene[k].requires_grad_(backward) for k in ("means", "quats", "scales", "opacities", "sh")]
+
+    def run():
+        image = module.yardstick(scene, *tensors)
+        if backward:
+            (image * scene["G"]).sum().backward()
+
+    benchmark.pedantic(run, rounds=1)
