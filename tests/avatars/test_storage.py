@@ -20,7 +20,7 @@ PARAMS = "point_cloud/iteration_7/flame_param.npz"
 @pytest.fixture(autouse=True)
 def known_rig(monkeypatch):
     """The ball is no rig that `load_rig` knows."""
-    monkeypatch.setattr(storage, "load_rig", lambda spec, device: ball_rig())
+    monkeypatch.setattr(storage, "load_rig", lambda *_, **__: ball_rig())
 
 
 def make_avatar(degree: int = 1) -> RiggedAvatar:

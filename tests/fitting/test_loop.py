@@ -30,7 +30,7 @@ def capture() -> Capture:
 @pytest.fixture(autouse=True)
 def known_rig(monkeypatch):
     """The ball is no rig that `load_rig` knows."""
-    monkeypatch.setattr(storage, "load_rig", lambda spec, device: ball_rig())
+    monkeypatch.setattr(storage, "load_rig", lambda *_, **__: ball_rig())
 
 
 def run(capture: Capture, config: FitConfig = QUICK, **options):
@@ -80,7 +80,7 @@ def test_same_seed_same_bits(capture):
 
 
 def stop_after(n: int):
-    def callback(iteration: int, step: StepResult) -> None:
+    def callback(iteration: int, _: StepResult) -> None:
         if iteration == n:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -102,7 +102,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(capture, tmp_path, at):
 def test_ctrl_c_without_a_folder(capture):
     before = signal.getsignal(signal.SIGINT)
 
-    def press(iteration: int, step: StepResult) -> None:
+    def press(_: int, __: StepResult) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(Interrupted, match="nothing was kept: no output folder") as caught:
@@ -161,7 +161,7 @@ def test_a_damaged_checkpoint_is_refused(capture, tmp_path):
 def test_a_full_disk_leaves_the_last_checkpoint(capture, tmp_path, monkeypatch):
     """No space when the second checkpoint is written: the fit ends clearly, and goes on from the first one once there is room."""
 
-    def no_space(file: int) -> None:
+    def no_space(_: int) -> None:
         if (tmp_path / "checkpoints/latest.json").exists():
             raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -171,7 +171,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(capture, tmp_path, monkeypatch):
     ):
         run(capture, out=tmp_path)
     monkeypatch.undo()
-    monkeypatch.setattr(storage, "load_rig", lambda spec, device: ball_rig())
+    monkeypatch.setattr(storage, "load_rig", lambda *_, **__: ball_rig())
     assert [p.name for p in sorted((tmp_path / "checkpoints").iterdir())] == ["latest.json", "step_000006.safetensors"]
     assert_same_bits(run(capture, out=tmp_path, resume=True), run(capture))
 
@@ -206,7 +206,7 @@ def test_a_new_fit_does_not_leave_an_old_ones_checkpoint(capture, tmp_path):
     assert json.loads((tmp_path / "checkpoints/latest.json").read_text())["iteration"] == 2
 
 
-def test_a_prior_joins_the_loss(capture, tmp_path):
+def test_a_prior_joins_the_loss(capture):
     """A prior that wants the side view black: it is asked every iteration, sees renders, and pulls them towards black."""
     side = capture.frames[1].camera
     black = torch.zeros(1, side.height, side.width, 3)
@@ -231,7 +231,7 @@ def test_a_prior_joins_the_loss(capture, tmp_path):
 def test_a_priors_targets_must_fit_its_cameras(capture):
     camera = capture.frames[1].camera
     with pytest.raises(ValueError, match=r"the prior's targets must be \[1, 48, 48, 3\] for its cameras, got \[1, 9, 9, 3\]"):
-        run(capture, prior=lambda request: PriorViews([camera], torch.zeros(1, 9, 9, 3)))
+        run(capture, prior=lambda _: PriorViews([camera], torch.zeros(1, 9, 9, 3)))
 
 
 def test_a_camera_that_adapts_is_matched(capture):

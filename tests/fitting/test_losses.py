@@ -17,7 +17,7 @@ def test_image_loss_is_the_weighted_sum():
     torch.testing.assert_close(image_loss(x, y, LossWeights()), want)
     torch.testing.assert_close(l1, (x - y).abs().mean())
     distance = torch.tensor([0.3, 0.5])
-    torch.testing.assert_close(image_loss(x, y, LossWeights(), lambda a, b: distance), want + 0.1 * 0.4)
+    torch.testing.assert_close(image_loss(x, y, LossWeights(), lambda *_: distance), want + 0.1 * 0.4)
     assert float(image_loss(x, x, LossWeights())) < 1e-6
 
 

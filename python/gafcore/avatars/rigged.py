@@ -164,15 +164,17 @@ def draw(
     """Rasterize posed Gaussians: one set for all cameras (B = 1), or one a camera (B = C)."""
     viewmats, intrinsics = stack(cameras)
     back = gaussians.means.new_ones(3) if background is None else background
-    geometry = gaussians.means, gaussians.quats, gaussians.scales
-    if gaussians.means.dim() == 3 and gaussians.means.shape[0] == 1:
-        geometry = tuple(x[0] for x in geometry)
+    means, quats, scales = gaussians.means, gaussians.quats, gaussians.scales
+    if means.dim() == 3 and means.shape[0] == 1:
+        means, quats, scales = means[0], quats[0], scales[0]
     opacities, colors = gaussians.opacities, gaussians.colors
-    if geometry[0].dim() == 3:  # per-camera sets: what does not move with the pose is repeated without a copy
+    if means.dim() == 3:  # per-camera sets: what does not move with the pose is repeated without a copy
         opacities = opacities.expand(len(cameras), *opacities.shape[-1:])
         colors = colors.expand(len(cameras), *colors.shape[-3:])
     image, alpha, meta = rasterization(
-        *geometry,
+        means,
+        quats,
+        scales,
         opacities,
         colors,
         viewmats,

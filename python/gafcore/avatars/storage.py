@@ -80,9 +80,9 @@ def load_avatar(folder: str | Path, *, device: torch.device | str = "cpu") -> Ri
     degree = manifest["sh_degree"]
     tensors = read_ply(inside(folder, manifest["gaussians"]), rig.faces.shape[0])
     params = read_params(inside(folder, manifest["params"]), rig)
-    for field, found in (("n_gaussians", tensors["binding"].shape[0]), ("n_timesteps", len(params))):
-        if manifest[field] != found:
-            raise InputError(f"{path}: {field} is {manifest[field]}, but the files hold {found}")
+    for field, count in (("n_gaussians", tensors["binding"].shape[0]), ("n_timesteps", len(params))):
+        if manifest[field] != count:
+            raise InputError(f"{path}: {field} is {manifest[field]}, but the files hold {count}")
     tensors["sh"] = tensors["sh"][:, : (degree + 1) ** 2].contiguous()
     return RiggedAvatar(rig=rig, params=params.to(device), sh_degree=degree, **{k: v.to(device) for k, v in tensors.items()})
 
@@ -113,7 +113,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
 
 def write_params(path: str | Path, params: RigParams) -> None:
     """Rig parameters as an .npz under FLAME's names: the motion file that GaussianAvatars reads and writes."""
-    arrays = {name: x.detach().cpu().numpy() for name, x in params.items() if x is not None}
+    arrays: dict[str, Any] = {name: x.detach().cpu().numpy() for name, x in params.items() if x is not None}
     with atomic_path(path) as temporary:
         np.savez(temporary, **arrays)
 
@@ -128,17 +128,13 @@ def read_params(path: str | Path, rig: Rig) -> RigParams:
     arrays = _load_npz(Path(path))
     if "dynamic_offset" in arrays and np.any(arrays["dynamic_offset"]):
         raise InputError(f"{path}: array 'dynamic_offset' is not supported; only offsets that stay the same over time are")
-    steps = _array(path, arrays, "expr", (None, rig.n_expr)).shape[0]
-    shape = _array(path, arrays, "shape", (None,)) if np.ndim(arrays.get("shape")) == 1 else _array(path, arrays, "shape", (1, None))[0]
+    expr = torch.from_numpy(_array(path, arrays, "expr", (None, rig.n_expr)))
+    shape = torch.from_numpy(_shared(path, arrays, "shape", (None,)))
     if shape.shape[0] != rig.n_shape:
         raise InputError(f"{path}: array 'shape' must hold {rig.n_shape} coefficients for rig {rig.name!r}, got {shape.shape[0]}")
-    values = {name: _array(path, arrays, name, (steps, width)) for name, width in _WIDTHS.items()}
-    offset = arrays.get("static_offset")
-    if offset is not None:
-        offset = _array(path, arrays, "static_offset", (rig.n_vertices, 3) if offset.ndim == 2 else (1, rig.n_vertices, 3))
-        offset = torch.from_numpy(offset.reshape(rig.n_vertices, 3))
-    expr = torch.from_numpy(_array(path, arrays, "expr", (steps, rig.n_expr)))
-    return RigParams(torch.from_numpy(shape), expr, **{k: torch.from_numpy(v) for k, v in values.items()}, static_offset=offset)
+    values = {name: torch.from_numpy(_array(path, arrays, name, (len(expr), width))) for name, width in _WIDTHS.items()}
+    offset = torch.from_numpy(_shared(path, arrays, "static_offset", (rig.n_vertices, 3))) if "static_offset" in arrays else None
+    return RigParams(shape, expr, **values, static_offset=offset)
 
 
 def _rig(path: Path, spec: dict[str, Any], device: torch.device | str) -> Rig:
@@ -181,6 +177,13 @@ def _array(path: str | Path, arrays: dict[str, np.ndarray], name: str, shape: tu
     if not np.isfinite(array).all():
         raise InputError(f"{path}: array {name!r} holds NaN or infinity")
     return array
+
+
+def _shared(path: str | Path, arrays: dict[str, np.ndarray], name: str, shape: tuple[int | None, ...]) -> np.ndarray:
+    """An array that belongs to the person: VHAP writes some of them with a leading 1."""
+    if name in arrays and arrays[name].ndim == len(shape) + 1:
+        return _array(path, arrays, name, (1, *shape))[0]
+    return _array(path, arrays, name, shape)
 
 
 def _sha256(path: Path) -> str:

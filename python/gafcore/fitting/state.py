@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -105,7 +106,7 @@ def current_avatar(state: FitState, rig: Rig, params: RigParams, sh_degree: int)
 def finished_avatar(state: FitState, rig: Rig, shared: RigParams, sh_degree: int) -> RiggedAvatar:
     """A detached copy for keeps, on the rig it was given on."""
     avatar = current_avatar(state, rig, rig_params(state, shared), sh_degree)
-    copies = {name: x.detach().clone() for name, x in avatar.parameters().items()}
+    copies: dict[str, Any] = {name: x.detach().clone() for name, x in avatar.parameters().items()}
     return replace(avatar, params=avatar.params.map(lambda _, x: x.detach().clone()), binding=avatar.binding.clone(), **copies)
 
 
