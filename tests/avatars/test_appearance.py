@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from gafcore.avatars import pose, render
 from gafcore.avatars.appearance import complete_colors, face_regions, initial_avatar, mirror_faces, seen_colors
 from gafcore.cameras import from_angles
 from gafcore.types import Capture, Frame
@@ -90,11 +91,16 @@ def test_nothing_seen_is_grey():
     assert torch.equal(complete_colors(rig, torch.zeros(128, 3), torch.zeros(128, dtype=torch.bool)), torch.full((128, 3), 0.5))
 
 
-def test_the_first_avatar_is_faint_where_seen_and_solid_where_hidden():
+def test_the_first_avatar_is_a_textured_mesh_from_every_side():
     capture = flat_capture((0.2, 0.4, 0.6))
-    avatar = initial_avatar(capture, (0,), opacity=0.1)
-    _, seen = seen_colors(capture, list(capture.frames))
-    opacity = torch.sigmoid(avatar.opacity_logits)
-    torch.testing.assert_close(opacity[seen], torch.full((int(seen.sum()),), 0.1))
-    torch.testing.assert_close(opacity[~seen], torch.full((int((~seen).sum()),), 0.95))
-    assert not avatar.log_scales[seen].any() and bool((avatar.log_scales[~seen] < 0).all())
+    avatar = initial_avatar(capture, (0,), opacity=0.9)
+    assert len(avatar) == 128
+    torch.testing.assert_close(torch.sigmoid(avatar.opacity_logits), torch.full((128,), 0.9))
+    gaussians = pose(avatar, capture.params[0])
+    thin = gaussians.scales[0].argmin(-1)
+    assert bool((thin == 1).all())  # along the triangle's normal
+    for azimuth in (0.0, 2.0, 3.1):
+        camera = from_angles(azimuth, 0.0, 1.0, focal_px=300, width=64, height=64)
+        view = render(avatar, [camera], capture.params[0])
+        centre = view.image[0, 28:36, 28:36]
+        torch.testing.assert_close(centre, torch.tensor([0.2, 0.4, 0.6]).expand(8, 8, 3), atol=0.03, rtol=0)

@@ -39,7 +39,7 @@ def test_bad_arguments_are_named(rig):
         init_avatar(rig, params, sh_degree=4)
     with pytest.raises(ValueError, match=r"colors must be \[128, 3\], one a face, got \(5, 3\)"):
         init_avatar(rig, params, torch.zeros(5, 3))
-    with pytest.raises(ValueError, match="opacity must lie strictly between 0 and 1, got 1 to 1"):
+    with pytest.raises(ValueError, match="opacity must lie strictly between 0 and 1, got 1.0"):
         init_avatar(rig, params, opacity=1.0)
     with pytest.raises(ValueError, match=r"params must hold 1 timestep or one a camera \(3\), got 2"):
         render(init_avatar(rig, params), [camera()] * 3, params[:2])

@@ -77,7 +77,7 @@ def ball_capture() -> Capture:
     rig = ball_rig()
     params = ball_params(rig)
     colors = 0.5 + 4 * rig.template[rig.faces].mean(1)
-    truth = init_avatar(rig, params, colors.clamp(0, 1), opacity=0.9)
+    truth = init_avatar(rig, params, colors.clamp(0, 1), opacity=0.9, log_scales=torch.full((len(colors), 3), 0.5).log())
     cameras = [from_angles(a, 0.1, 1.0, focal_px=3.2 * SIZE, width=SIZE, height=SIZE) for a in (0.0, 1.05)]
     frames = []
     for t in range(TIMESTEPS):

@@ -21,7 +21,7 @@ def steps(adam: NamedAdam, n: int, seed: int = 0) -> None:
 def test_steps_are_adams():
     """Against the update written out in double precision (Kingma and Ba 2015, algorithm 1)."""
     values = start()
-    adam = NamedAdam({k: x.clone() for k, x in values.items()}, {"a": 0.1, "b": 0.02})
+    adam = NamedAdam({k: x.clone() for k, x in values.items()}, {"a": 0.1, "b": 0.02}, eps=1e-15)
     steps(adam, 3)
     g = torch.Generator().manual_seed(0)
     want = {k: x.double() for k, x in values.items()}
@@ -38,7 +38,7 @@ def test_steps_are_adams():
 
 
 def test_rows_keep_their_moments_and_new_ones_start_from_zero():
-    adam = NamedAdam(start(), {"a": 0.1, "b": 0.1})
+    adam = NamedAdam(start(), {"a": 0.1, "b": 0.1}, eps=1e-15)
     steps(adam, 2)
     before = adam.state()["a.exp_avg"].clone()
     source, fresh = torch.tensor([4, 0, 0]), torch.tensor([False, False, True])
@@ -50,9 +50,9 @@ def test_rows_keep_their_moments_and_new_ones_start_from_zero():
 
 
 def test_state_survives_a_copy():
-    one = NamedAdam(start(), {"a": 0.1, "b": 0.1})
+    one = NamedAdam(start(), {"a": 0.1, "b": 0.1}, eps=1e-15)
     steps(one, 3)
-    two = NamedAdam({k: x.detach().clone() for k, x in one.tensors.items()}, {"a": 0.1, "b": 0.1})
+    two = NamedAdam({k: x.detach().clone() for k, x in one.tensors.items()}, {"a": 0.1, "b": 0.1}, eps=1e-15)
     two.load_state({k: x.clone() for k, x in one.state().items()})
     for adam in (one, two):
         steps(adam, 2, seed=9)
@@ -61,7 +61,7 @@ def test_state_survives_a_copy():
 
 
 def test_rates_and_tensors_without_a_gradient():
-    adam = NamedAdam(start(), {"a": 0.1, "b": 0.1})
+    adam = NamedAdam(start(), {"a": 0.1, "b": 0.1}, eps=1e-15)
     a, b = (x.detach().clone() for x in adam.tensors.values())
     adam.set_rate("a", 0.5)
     adam.tensors["a"].grad = torch.ones(5, 3)

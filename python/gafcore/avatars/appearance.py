@@ -6,6 +6,8 @@ the side: opaque, thin along the surface, and coloured like its mirror image or 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,33 +15,37 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from gafcore.avatars.frames import checked_image, checked_mask
+from gafcore.avatars.hair import with_hair
 from gafcore.avatars.rigged import RiggedAvatar, init_avatar
-from gafcore.cameras import stack
-from gafcore.ops import rasterize_mesh
+from gafcore.mesh import rasterize
 from gafcore.rigs import Rig
-from gafcore.types import Capture, Frame
+from gafcore.types import Capture, Frame, RigParams
 
 _SAMPLED_FRAMES = 24  # enough to catch what a turning head shows, in about a second
+_OUTLINE_FRAMES = 6  # for the thickness of the hair
 _MIN_MASK = 0.9  # pixels on the rim of the mask are mixed with the background
 _NEIGHBOURS = 8  # seen triangles that a hidden one takes its colour from
 _MIRROR_TOLERANCE = 0.02  # metres from a triangle's reflection to its counterpart; heads and their meshes are nearly symmetric
-_HIDDEN_OPACITY = 0.95
-_HIDDEN_SCALE = (0.6, 0.15, 0.6)  # along the first edge, the normal and their cross product, in triangle sizes
+_DISC = (0.4, 0.05, 0.4)  # along the first edge, the normal and their cross product, in triangle sizes
 
 
-def initial_avatar(capture: Capture, numbers: tuple[int, ...], *, opacity: float = 0.1, sh_degree: int = 0) -> RiggedAvatar:
+def initial_avatar(capture: Capture, numbers: tuple[int, ...], *, opacity: float = 0.9, sh_degree: int = 0) -> RiggedAvatar:
     """One Gaussian a face, coloured from the frames `numbers` of `capture`.
 
-    Seen faces start as in GaussianAvatars (as large as the triangle, faint); hidden ones as opaque discs.
+    All start as nearly opaque discs in the plane of their triangle, so that the first render already is a textured mesh from every side
+    (GaussianAvatars' faint balls as large as the triangle leave a fog where training does not look; docs/fitting.md has the figures).
     """
     rig = capture.rig
-    chosen = [capture.frames[i] for i in _spread(numbers, _SAMPLED_FRAMES)]
-    colors, seen = seen_colors(capture, chosen)
+    discs = torch.tensor(_DISC, device=rig.template.device).log().expand(rig.faces.shape[0], 3)
+
+    def first(params: RigParams) -> RiggedAvatar:
+        return init_avatar(rig, params, opacity=opacity, log_scales=discs)
+
+    outlines = [capture.frames[i] for i in _spread(numbers, _OUTLINE_FRAMES)]
+    capture = replace(capture, params=with_hair(capture, outlines, first))
+    colors, seen = seen_colors(capture, [capture.frames[i] for i in _spread(numbers, _SAMPLED_FRAMES)])
     colors = complete_colors(rig, colors, seen)
-    levels = torch.where(seen, opacity, _HIDDEN_OPACITY)
-    hidden = torch.tensor(_HIDDEN_SCALE, device=seen.device).log()
-    log_scales = torch.where(seen[:, None], torch.zeros_like(hidden), hidden)
-    return init_avatar(rig, capture.params, colors, opacity=levels, log_scales=log_scales, sh_degree=sh_degree)
+    return init_avatar(rig, capture.params, colors, opacity=opacity, log_scales=discs, sh_degree=sh_degree)
 
 
 def seen_colors(capture: Capture, frames: list[Frame]) -> tuple[Float[Tensor, "F 3"], Bool[Tensor, "F"]]:
@@ -48,14 +54,13 @@ def seen_colors(capture: Capture, frames: list[Frame]) -> tuple[Float[Tensor, "F
     total = rig.template.new_zeros(rig.faces.shape[0], 4)
     for frame in frames:
         vertices = rig.vertices(capture.params[frame.timestep])
-        viewmats, intrinsics = stack([frame.camera])
-        ids, _, _ = rasterize_mesh(vertices, rig.faces, viewmats, intrinsics, frame.camera.width, frame.camera.height)
-        shown = ids[0] >= 0
+        ids = rasterize(vertices, rig.faces, frame.camera).triangle_ids[0]
+        shown = ids >= 0
         mask = checked_mask(frame)
         if mask is not None:
             shown &= mask > _MIN_MASK
         pixels = torch.cat([checked_image(frame)[shown], total.new_ones(int(shown.sum()), 1)], dim=1)
-        total.index_add_(0, ids[0][shown].long(), pixels)
+        total.index_add_(0, ids[shown].long(), pixels)
     seen = total[:, 3] > 0
     return total[:, :3] / total[:, 3:].clamp(min=1), seen
 

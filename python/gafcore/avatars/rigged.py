@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -75,7 +76,7 @@ def init_avatar(
     params: RigParams,
     colors: Float[Tensor, "F 3"] | None = None,
     *,
-    opacity: float | Float[Tensor, "F"] = 0.1,
+    opacity: float = 0.1,
     log_scales: Float[Tensor, "F 3"] | None = None,
     sh_degree: int = 0,
 ) -> RiggedAvatar:
@@ -85,7 +86,7 @@ def init_avatar(
         rig: The mesh.
         params: Rig parameters over time, kept with the avatar.
         colors: RGB in 0..1 a face (`gafcore.avatars.appearance` finds them); grey where absent.
-        opacity: In 0..1, one for all or one a face.
+        opacity: In 0..1.
         log_scales: Local log-scales a face.
         sh_degree: Degree of the colours; all but the first coefficient start at zero.
 
@@ -97,9 +98,8 @@ def init_avatar(
         raise ValueError(f"sh_degree must be 0 to 3, got {sh_degree}")
     if colors is not None and tuple(colors.shape) != (faces, 3):
         raise ValueError(f"colors must be [{faces}, 3], one a face, got {tuple(colors.shape)}")
-    levels = torch.as_tensor(opacity, dtype=torch.float32, device=rig.faces.device).expand(faces)
-    if not bool(((levels > 0) & (levels < 1)).all()):
-        raise ValueError(f"opacity must lie strictly between 0 and 1, got {float(levels.min()):g} to {float(levels.max()):g}")
+    if not 0 < opacity < 1:
+        raise ValueError(f"opacity must lie strictly between 0 and 1, got {opacity}")
     template = rig.template.new_zeros(faces, 3)
     sh = template.new_zeros(faces, (sh_degree + 1) ** 2, 3)
     if colors is not None:
@@ -113,7 +113,7 @@ def init_avatar(
         means=template,
         quats=quats,
         log_scales=template.clone() if log_scales is None else log_scales.clone(),
-        opacity_logits=torch.logit(levels).clone(),
+        opacity_logits=template.new_full((faces,), math.log(opacity / (1 - opacity))),
         sh=sh,
         sh_degree=sh_degree,
     )

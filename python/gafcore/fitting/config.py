@@ -35,6 +35,9 @@ class LearningRates:
     """The rig's joint rotations, radians."""
     expr: float = 1e-3
     """The rig's expression coefficients."""
+    eps: float = 1e-6
+    """Adam's epsilon: gradients below it hardly move anything. With 3D Gaussian Splatting's 1e-15 a Gaussian glimpsed at the rim of the head
+    moves as fast as one in full view, and spoils the sides that the camera does not see."""
     color_correction: float = 1e-3
     """Logarithmic gain and offset of each channel."""
 
@@ -69,14 +72,15 @@ class FitConfig:
     """Decides the order of the frames, random backgrounds and split noise."""
     split: str = "train"
     """Which of the capture's splits to fit."""
-    background: Background = "white"
-    """Behind the head while fitting; other than the capture's own it needs masks."""
+    background: Background = "random"
+    """Behind the head while fitting, a new colour every iteration by default, so that no Gaussian learns to paint background.
+    One other than the capture's own needs masks."""
     sh_degree: int = 0
     """Degree of view-dependent colour, 0 to 3. 0 suits one camera: what it sees of the head's colours does not tell view from pose."""
     sh_every: int = 1000
     """Iterations after which the degree in use grows by one, up to `sh_degree`."""
-    init_opacity: float = 0.1
-    """Opacity of the first Gaussians."""
+    init_opacity: float = 0.9
+    """Opacity of the first Gaussians (GaussianAvatars: 0.1)."""
     tune_rig: bool = True
     """Refine expression, pose and translation of the training timesteps."""
     color_correction: ColorCorrection = "none"

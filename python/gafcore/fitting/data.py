@@ -45,7 +45,9 @@ def target_image(frame: Frame, captured_on: tuple[float, float, float], backgrou
         return image
     mask = checked_mask(frame)
     if mask is None:
-        raise InputError(f"{describe(frame)}: has no mask, so its background {captured_on} cannot be exchanged; fit on that background")
+        raise InputError(
+            f"{describe(frame)}: has no mask, so its background {captured_on} cannot be exchanged; choose that one with --background"
+        )
     return image + (1 - mask)[..., None] * change
 
 

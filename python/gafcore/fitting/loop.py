@@ -25,7 +25,7 @@ from gafcore.fitting.interrupts import Interrupted, StopRequest, stop_requests
 from gafcore.fitting.lpips import load_lpips
 from gafcore.fitting.prior import Prior
 from gafcore.fitting.schedule import frame_at
-from gafcore.fitting.state import FitState, density_round, finished_avatar, initial_tensors, make_state
+from gafcore.fitting.state import FitState, density_round, finished_avatar, initial_tensors, make_state, person
 from gafcore.fitting.step import StageTimes, StepResult, Terms, bake_shape, check_finite, take_step
 from gafcore.types import Capture
 
@@ -96,7 +96,7 @@ def fit(
     begin = time.perf_counter()
     events = folder / "tensorboard" if folder is not None and config.tensorboard else None
     with stop_requests() as stop, tensorboard(events) as writer, Display(config.iterations, state.iteration, progress) as display:
-        rig, shared = bake_shape(capture.rig, capture.params)
+        rig, shared = bake_shape(capture.rig, person(state, capture.params))
         while state.iteration < config.iterations:
             frame = capture.frames[frame_at(config, state.iteration + 1, numbers)]
             step = take_step(state, rig, shared, frame, capture.background, config, terms, times)
@@ -106,7 +106,7 @@ def fit(
             _report(state, step, display, writer, callback)
             _checkpoint_if_due(state, config, identity, folder, stop)
     seconds = {**times.seconds, "total": time.perf_counter() - begin}
-    avatar = finished_avatar(state, capture.rig, capture.params, config.sh_degree)
+    avatar = finished_avatar(state, capture.rig, person(state, capture.params), config.sh_degree)
     color = state.tensors.get("color")
     notes = _notes(config, prior)
     result = FitResult(avatar, state.history, seconds, state.iteration - first, None if color is None else color.detach().clone(), notes)

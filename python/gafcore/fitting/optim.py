@@ -15,7 +15,7 @@ class NamedAdam:
     Density control replaces tensors by ones with other rows; `replace` carries the moments of the rows along.
     """
 
-    def __init__(self, tensors: dict[str, Tensor], rates: dict[str, float], eps: float = 1e-15) -> None:
+    def __init__(self, tensors: dict[str, Tensor], rates: dict[str, float], eps: float) -> None:
         groups = [{"params": [x.requires_grad_()], "lr": rates[name], "name": name} for name, x in tensors.items()]
         self._adam = torch.optim.Adam(groups, eps=eps, fused=True)
 

@@ -52,6 +52,8 @@ def initial_tensors(avatar: RiggedAvatar, config: FitConfig) -> dict[str, Tensor
     if config.sh_degree > 0:
         tensors["sh_rest"] = sh[:, 1:].clone()
     tensors.update({f"rig.{name}": getattr(avatar.params, name).clone() for name in RIG_TENSORS})
+    if avatar.params.static_offset is not None:
+        tensors["rig.static_offset"] = avatar.params.static_offset.clone()
     if config.color_correction != "none":
         rows = len(avatar.params) if config.color_correction == "frame" else 1
         tensors["color"] = sh.new_zeros(rows, 2, 3)
@@ -63,7 +65,7 @@ def make_state(tensors: dict[str, Tensor], binding: Int[Tensor, "N"], config: Fi
     rates = _rates(config)
     moving = {name: x for name, x in tensors.items() if rates[name] > 0}
     fixed = {name: x for name, x in tensors.items() if name not in moving}
-    return FitState(0, binding, NamedAdam(moving, rates), empty_stats(binding.shape[0], binding.device), fixed)
+    return FitState(0, binding, NamedAdam(moving, rates, config.lr.eps), empty_stats(binding.shape[0], binding.device), fixed)
 
 
 def _rates(config: FitConfig) -> dict[str, float]:
@@ -71,13 +73,18 @@ def _rates(config: FitConfig) -> dict[str, float]:
     rates = {"means": lr.means, "quats": lr.quats, "log_scales": lr.log_scales, "opacity_logits": lr.opacities}
     rates |= {"sh_dc": lr.colors, "sh_rest": lr.colors / _REST_SLOWDOWN, "color": lr.color_correction}
     rates |= {f"rig.{name}": tune * lr.pose for name in RIG_TENSORS}
-    rates |= {"rig.expr": tune * lr.expr, "rig.translation": tune * lr.translation}
+    rates |= {"rig.static_offset": 0.0, "rig.expr": tune * lr.expr, "rig.translation": tune * lr.translation}
     return rates
 
 
 def set_rates(state: FitState, config: FitConfig, iteration: int) -> None:
     """Step sizes of the coming iteration (from 1)."""
     state.adam.set_rate("means", means_rate(config, iteration))
+
+
+def person(state: FitState, tracked: RigParams) -> RigParams:
+    """`tracked` with the static offset that this fit started from: it is found once, and kept in the state."""
+    return replace(tracked, static_offset=state.tensors.get("rig.static_offset"))
 
 
 def rig_params(state: FitState, shared: RigParams) -> RigParams:
