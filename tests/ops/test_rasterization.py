@@ -196,3 +196,17 @@ def test_every_instruction_set_gives_the_image(isa, tmp_path):
     (image**2).sum().backward()
     for got, want in zip(torch.load(path), [image, *(v.grad for v in tensors.values())], strict=True):
         assert (got - want).norm() < 1e-3 * want.norm()
+
+
+def test_compiles_as_one_graph():
+    scene = cases.scene(n=20, cameras=1, sh_degree=1, render_mode="RGB+ED")
+
+    def loss(*values):
+        image, alpha, meta = scene.call(rasterization, dict(zip(scene.inputs, values, strict=True)))
+        return (image**2).sum() + alpha.sum() + meta["depths"].sum()
+
+    values = list(scene.tensors(torch.float32, grad=True).values())
+    want, got = loss(*values), torch.compile(loss, fullgraph=True, backend="aot_eager")(*values)
+    assert torch.equal(got, want)
+    for a, b in zip(torch.autograd.grad(got, values), torch.autograd.grad(want, values), strict=True):
+        torch.testing.assert_close(a, b)

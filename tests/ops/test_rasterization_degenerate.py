@@ -174,6 +174,7 @@ def test_mixed_shared_and_per_camera_input():
         (dict(render_mode="RGBD"), r"render_mode must be one of RGB, D, ED, RGB\+D, RGB\+ED, got 'RGBD'"),
         (dict(rasterize_mode="fast"), r"rasterize_mode must be one of classic, antialiased, got 'fast'"),
         (dict(backgrounds=torch.zeros(1, 4)), r"backgrounds must be \[C, D\] float32 with C = 1, D = 3, got \(1, 4\) float32"),
+        (dict(colors=torch.zeros(10, 5), absgrad=True), r"absgrad needs at most 4 channels, colours and depth together, got 5"),
         (dict(packed=True), r"packed must be False"),
         (dict(camera_model="fisheye"), r"camera_model must be 'pinhole'"),
     ],

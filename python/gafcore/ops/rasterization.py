@@ -162,6 +162,8 @@ def rasterization(
     backgrounds = _check_backgrounds(backgrounds, c, n_color, with_depth, means)
 
     fused = n_channels <= SPLAT_CHANNELS
+    if absgrad and not fused:
+        raise ValueError(f"absgrad needs at most {SPLAT_CHANNELS} channels, colours and depth together, got {n_channels}")
     splat_colors = colors if fused else None
     degree = sh_degree if sh_degree is not None and splat_colors is not None else -1
     antialiased = rasterize_mode == "antialiased"

@@ -119,11 +119,11 @@ class _Blend(torch.autograd.Function):
         ctx.save_for_backward(splats, depths, radii, features, backgrounds, render, alphas, kept)
         ctx.sizes = (width, height, n_channels)
         ctx.absgrad_of = means2d if absgrad else None
-        ctx.mark_non_differentiable(statistics)
-        return render, alphas, statistics
+        ctx.mark_non_differentiable(kept, statistics)
+        return render, alphas, kept, statistics  # torch.compile wants to see every output whose size depends on values
 
     @staticmethod
-    def backward(ctx, v_render, v_alphas, _):
+    def backward(ctx, v_render, v_alphas, *_):
         splats, depths, radii, features, backgrounds, render, alphas, kept = ctx.saved_tensors
         absgrad, needs_backgrounds = ctx.absgrad_of is not None, ctx.needs_input_grad[5]
         inputs = (splats, depths, radii, features, backgrounds, *ctx.sizes)
@@ -148,7 +148,6 @@ def blend(
     needs_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Image [C, H, W, X], alpha [C, H, W, 1] and statistics [3]: visible splats, (splat, tile) pairs, pairs blended."""
-    if needs_grad:
-        return _Blend.apply(splats, means2d, depths.detach(), radii, features, backgrounds, width, height, n_channels, absgrad)
-    render, alphas, _, statistics = _forward_op(splats, depths, radii, features, backgrounds, width, height, n_channels)
+    inputs = (depths.detach(), radii, features, backgrounds, width, height, n_channels)
+    render, alphas, _, statistics = _Blend.apply(splats, means2d, *inputs, absgrad) if needs_grad else _forward_op(splats, *inputs)
     return render, alphas, statistics
