@@ -74,7 +74,7 @@ def _paint_material(name: str, canvas: _Canvas, rig: Rig, covered: Texels, chose
         scalp = smooth_over_mesh(rig.faces, rig.regions["scalp"].float(), 3)
         outside = (rig.regions["skin"] | rig.regions["ears"]).float()  # the rest lines the eye sockets
         part = Texels(covered.rows[chosen], covered.columns[chosen], covered.faces[chosen], covered.barycentrics[chosen])
-        albedo, gloss = _skin(canvas, *part.interpolate(torch.stack([scalp, outside], -1), rig.faces).unbind(-1), gloss)
+        albedo, gloss = _skin(canvas, part.interpolate(scalp, rig.faces), part.interpolate(outside, rig.faces), gloss)
     elif name == "eye":
         albedo = _eyes(canvas, rig.joint_positions(rig.neutral())[0, 3:5] / unit)
     elif name == "teeth":
