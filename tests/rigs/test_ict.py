@@ -14,6 +14,8 @@ from gafcore.rigs.ict import arkit_name
 def test_parts_and_units(ict):
     assert ict.n_vertices == 24591
     assert (ict.n_shape, ict.n_expr) == (100, 57)
+    assert ict.shape_basis.is_contiguous()
+    assert ict.expr_basis.is_contiguous()
     extent = ict.template.amax(0) - ict.template.amin(0)
     assert 0.2 < float(extent[0]) < 0.3
     assert 0.3 < float(extent[1]) < 0.4

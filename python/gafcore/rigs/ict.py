@@ -89,7 +89,8 @@ def _build(path: Path, parts: tuple[str, ...], digest: str) -> Rig:
     regressor, weights = _joints(cm, part_of)
 
     def basis(offsets: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(offsets[:, kept].astype(np.float32)).mul_(_CM)
+        # Row-major, whatever layout the selection chose: blending flattens the mesh, which must not copy it at every call.
+        return torch.from_numpy(np.ascontiguousarray(offsets[:, kept], np.float32)).mul_(_CM)
 
     return Rig(
         name="ict",
