@@ -1,8 +1,8 @@
 """Hair as a thicker scalp: rigs are bald, heads are not.
 
 Gaussians keep near their triangles, so the triangles should be near the hair. How far it stands off is read from the masks: the scalp
-is moved out along its normals by the one distance for which the avatar's outline fits best. The move is the rig's static offset, as in VHAP,
-so it turns with the head and thresholds in triangle sizes keep their meaning.
+is moved out along its normals by the one distance for which the avatar's outline fits best. The move is the rig's static offset,
+as in VHAP, so it turns with the head and thresholds in triangle sizes keep their meaning.
 """
 
 from __future__ import annotations
