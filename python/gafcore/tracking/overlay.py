@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from gafcore.captures.video import Clip
@@ -23,25 +23,29 @@ from gafcore.types import Camera, Capture, RigParams
 _MESH_SHARE = 0.55  # of the mesh over the picture
 _TINT = (0.55, 0.75, 1.0)
 _MAX_PX = 1280  # long side of a video's picture
+_BATCH = 16  # frames posed at once
 _CELL_PX = 320  # height of a sheet's pictures
 _MARGIN = 1.25  # a sheet's pictures show this much more than the mesh
 
 
-def shaded(rig: Rig, params: RigParams, camera: Camera) -> tuple[Float[Tensor, "H W 3"], Float[Tensor, "H W"]]:
-    """The mesh of one timestep, lit from the camera with one shade a triangle, and where it is."""
-    vertices = rig.vertices(params)
-    ids = rasterize(vertices, rig.faces, camera).triangle_ids[0].long()
-    a, b, c = (vertices[0] @ camera.viewmat[:3, :3].T).index_select(0, rig.faces.flatten()).unflatten(0, (-1, 3)).unbind(1)
+def shaded(
+    vertices: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"], camera: Camera
+) -> tuple[Float[Tensor, "H W 3"], Float[Tensor, "H W"]]:
+    """A posed mesh, lit from the camera with one shade a triangle, and where it is."""
+    ids = rasterize(vertices, faces, camera).triangle_ids[0].long()
+    a, b, c = (vertices @ camera.viewmat[:3, :3].T).index_select(0, faces.flatten()).unflatten(0, (-1, 3)).unbind(1)
     facing = torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=-1)[:, 2].neg()
     shade = 0.25 + 0.75 * facing.clamp(0, 1)
     inside = (ids >= 0).float()
     return (shade[ids.clamp(min=0)] * inside)[..., None] * torch.tensor(_TINT), inside
 
 
-def overlay(picture: UInt8[np.ndarray, "H W 3"], rig: Rig, params: RigParams, camera: Camera) -> Float[Tensor, "H W 3"]:
+def overlay(
+    picture: UInt8[np.ndarray, "H W 3"], vertices: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"], camera: Camera
+) -> Float[Tensor, "H W 3"]:
     """One picture with the mesh over it."""
     image = torch.from_numpy(np.array(picture)).float() / 255
-    mesh, inside = shaded(rig, params, camera)
+    mesh, inside = shaded(vertices, faces, camera)
     share = _MESH_SHARE * inside[..., None]
     return image * (1 - share) + mesh * share
 
@@ -76,11 +80,12 @@ def write_overlay_sheet(path: str | Path, clip: Clip, rig: Rig, capture: Capture
     chosen = telling_frames(capture.params, detections, n)
     boxes = head_boxes(rig, capture, chosen)
     rows: list[list[Tensor]] = [[], [], [], []]
-    for t, (left, top, right, bottom) in zip(chosen, boxes, strict=True):
-        frame, params, picture = capture.frames[t], capture.params[t], clip.image(t)
+    posed = rig.vertices(capture.params[chosen])
+    for t, vertices, (left, top, right, bottom) in zip(chosen, posed, boxes, strict=True):
+        frame, picture = capture.frames[t], clip.image(t)
         image = torch.from_numpy(np.array(picture)).float() / 255
-        mesh = with_landmarks(shaded(rig, params, frame.camera)[0], detections.landmarks[t])
-        for row, cell in zip(rows, (image, overlay(picture, rig, params, frame.camera), mesh, frame.image()), strict=True):
+        mesh = with_landmarks(shaded(vertices, rig.faces, frame.camera)[0], detections.landmarks[t])
+        for row, cell in zip(rows, (image, overlay(picture, vertices, rig.faces, frame.camera), mesh, frame.image()), strict=True):
             row.append(cell[top:bottom, left:right])
     save_sheet(path, rows, ["picture", "mesh", "landmarks", "head"], [f"frame {t}" for t in chosen], cell_px=_CELL_PX)
 
@@ -106,6 +111,8 @@ def write_overlay_video(path: str | Path, clip: Clip, rig: Rig, capture: Capture
 def _video_frames(clip: Clip, rig: Rig, capture: Capture) -> Iterator[np.ndarray]:
     step = max(1, -(-max(clip.width, clip.height) // _MAX_PX))
     for t in progress(range(len(capture.frames)), "overlay"):
+        if t % _BATCH == 0:  # the identity is blended once a batch
+            posed = rig.vertices(capture.params[t : t + _BATCH])
         picture = clip.image(t)
-        drawn = to_uint8(overlay(picture, rig, capture.params[t], capture.frames[t].camera))
+        drawn = to_uint8(overlay(picture, posed[t % _BATCH], rig.faces, capture.frames[t].camera))
         yield np.concatenate([picture, drawn], 1)[::step, ::step]
