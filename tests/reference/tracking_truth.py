@@ -40,7 +40,7 @@ def film(rig: Rig, motion: RigParams, camera: Camera, seed: int, fps: float = 30
 
 
 def vertex_errors(rig: Rig, solution: Solution, truth: torch.Tensor, camera: Camera) -> dict[str, float]:
-    """Distances, px, of visible vertices from where they truly are: the face's median and 95th percentile, parts' medians."""
+    """Distances, px, of visible vertices from where they truly are: median and 95th percentile of the face, medians of parts."""
     here = replace(camera, viewmat=torch.eye(4))
     errors, seen = [], []
     for t, vertices in enumerate(truth):

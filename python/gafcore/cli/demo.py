@@ -14,8 +14,9 @@ from gafcore.captures.synthetic import SynthConfig
 from gafcore.cli.evaluate import lines
 from gafcore.cli.fit import summary
 from gafcore.evaluation import evaluate
-from gafcore.export.video import orbit_shots, render_shots, write_frames
+from gafcore.export.video import orbit_shots, render_shots
 from gafcore.fitting import FitConfig, fit
+from gafcore.movies import write_frames
 from gafcore.pictures import save_sheet
 from gafcore.progress import track
 

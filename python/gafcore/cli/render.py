@@ -11,7 +11,8 @@ import torch
 from gafcore.avatars import load_avatar
 from gafcore.cli.flags import PathArgument
 from gafcore.errors import InputError
-from gafcore.export.video import Shot, camera_shots, motion_shots, orbit_camera, orbit_shots, render_shots, write_frames
+from gafcore.export.video import Shot, camera_shots, motion_shots, orbit_camera, orbit_shots, render_shots
+from gafcore.movies import write_frames
 from gafcore.progress import track
 
 COLORS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}

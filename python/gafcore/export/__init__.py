@@ -1,5 +1,5 @@
 """Avatars as files that other programs show."""
 
-from gafcore.export.video import Shot, camera_shots, motion_shots, orbit_shots, render_shots, write_frames
+from gafcore.export.video import Shot, camera_shots, motion_shots, orbit_shots, render_shots
 
-__all__ = ["Shot", "camera_shots", "motion_shots", "orbit_shots", "render_shots", "write_frames"]
+__all__ = ["Shot", "camera_shots", "motion_shots", "orbit_shots", "render_shots"]

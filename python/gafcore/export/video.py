@@ -1,28 +1,22 @@
-"""Moving pictures of an avatar: an .mp4, or a folder of numbered pictures."""
+"""Moving pictures of an avatar: the cameras and poses, and their renders one by one (`gafcore.movies` writes them)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
 from gafcore.avatars import RiggedAvatar, read_params, render
 from gafcore.cameras import from_angles
-from gafcore.errors import GafError, InputError
-from gafcore.files import atomic_path
 from gafcore.pictures import to_uint8
 from gafcore.types import Camera, RigParams
 
-_VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv")
 _ORBIT_SWEEP_RAD = math.radians(75)
 _ORBIT_NOD_RAD = math.radians(12)
 
@@ -84,72 +78,6 @@ def render_shots(avatar: RiggedAvatar, shots: Iterable[Shot], background: Float[
         with torch.no_grad():
             image = render(avatar, [shot.camera], shot.params, background).image[0]
         yield to_uint8(image)
-
-
-def write_frames(path: str | Path, pictures: Iterable[np.ndarray], *, fps: float = 30.0, crf: int = 16) -> Path:
-    """Write pictures as an H.264 video (.mp4, .mov, .mkv) or, for a path without a suffix, as a folder of numbered .png.
-
-    The file or folder appears when it is complete. H.264 in 4:2:0 needs even sizes: odd ones gain a copy of the last row or column.
-
-    Raises:
-        InputError: An unknown suffix, no pictures, or pictures of different sizes.
-        GafError: The encoder failed.
-    """
-    path = Path(path)
-    if path.suffix and path.suffix.lower() not in _VIDEO_SUFFIXES:
-        raise InputError(f"{path}: write a video ({', '.join(_VIDEO_SUFFIXES)}) or, without a suffix, a folder of pictures")
-    if not fps > 0:
-        raise InputError(f"fps must be > 0, got {fps}")
-    with atomic_path(path) as temporary:
-        written = _write_video(temporary, pictures, fps, crf) if path.suffix else _write_folder(temporary, pictures)
-        if not written:
-            raise InputError(f"{path}: no pictures to write")
-    return path
-
-
-def _write_video(path: Path, pictures: Iterable[np.ndarray], fps: float, crf: int) -> int:
-    count = 0
-    try:
-        with av.open(str(path), "w") as container:
-            stream = None
-            for picture in _same_size(pictures):
-                picture = _even(picture)
-                if stream is None:
-                    stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": str(crf)})
-                    stream.height, stream.width = picture.shape[:2]
-                    stream.pix_fmt = "yuv420p"
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-                count += 1
-            if stream is not None:
-                container.mux(stream.encode())
-    except av.FFmpegError as error:
-        raise GafError(f"the video could not be written: {error}") from error
-    return count
-
-
-def _write_folder(folder: Path, pictures: Iterable[np.ndarray]) -> int:
-    folder.mkdir()
-    count = 0
-    for picture in _same_size(pictures):
-        Image.fromarray(picture).save(folder / f"{count:05d}.png")
-        count += 1
-    return count
-
-
-def _same_size(pictures: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    first: tuple[int, ...] | None = None
-    for i, picture in enumerate(pictures):
-        first = first or picture.shape
-        if picture.shape != first:
-            raise InputError(
-                f"picture {i} is {picture.shape[1]}x{picture.shape[0]}, the first {first[1]}x{first[0]}: all must be of one size"
-            )
-        yield picture
-
-
-def _even(picture: np.ndarray) -> np.ndarray:
-    height, width = picture.shape[:2]
-    return np.ascontiguousarray(np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"))
 
 
 def _head_centre(avatar: RiggedAvatar) -> Float[Tensor, "3"]:

@@ -36,7 +36,7 @@ class LearningRates:
     expr: float = 1e-3
     """The rig's expression coefficients."""
     eps: float = 1e-6
-    """Adam's epsilon: gradients below it hardly move anything. With 3D Gaussian Splatting's 1e-15 a Gaussian glimpsed at the head's rim
+    """Adam's epsilon: gradients below it hardly move anything. With the usual 1e-15 a Gaussian glimpsed at the head's rim
     moves as fast as one in full view, and spoils the sides that the camera does not see."""
     color_correction: float = 1e-3
     """Logarithmic gain and offset of each channel."""

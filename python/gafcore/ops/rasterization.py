@@ -65,7 +65,7 @@ def _check_gaussians(means: Tensor, quats: Tensor, scales: Tensor, opacities: Te
     return [x for x, _ in given.values()]
 
 
-def _check_colors(colors: Tensor, sh_degree: int | None, sizes: dict[str, int], like: Tensor) -> Tensor:
+def _check_colors(colors: Tensor | Any, sh_degree: int | None, sizes: dict[str, int], like: Tensor) -> Tensor:
     per_camera = ("C",) if isinstance(colors, Tensor) and colors.dim() == (3 if sh_degree is None else 4) else ()
     if sh_degree is None:
         check.tensor("colors", colors, (*per_camera, "N", "D"), sizes, like=like)

@@ -107,7 +107,8 @@ def _gradients(splats, depths, features, backgrounds, absgrad, needs_backgrounds
 
 @_backward_op.fake
 def _backward_fake(splats, depths, radii, features, backgrounds, *rest):  # noqa: ARG001
-    return _gradients(splats, depths, features, backgrounds, *rest[-2:], _new_empty)
+    absgrad, needs_backgrounds = rest[-2:]
+    return _gradients(splats, depths, features, backgrounds, absgrad, needs_backgrounds, _new_empty)
 
 
 class _Blend(torch.autograd.Function):

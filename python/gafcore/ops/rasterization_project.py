@@ -147,7 +147,8 @@ def _gradients(means, quats, scales, opacities, colors, viewmats, needs_colors, 
 
 @_backward_op.fake
 def _backward_fake(means, quats, scales, opacities, colors, viewmats, *rest):
-    return _gradients(means, quats, scales, opacities, colors, viewmats, *rest[-2:], _new_empty)
+    needs_colors, needs_viewmats = rest[-2:]
+    return _gradients(means, quats, scales, opacities, colors, viewmats, needs_colors, needs_viewmats, _new_empty)
 
 
 class _Project(torch.autograd.Function):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gafcore.captures.video import Clip
 from gafcore.mesh import rasterize
-from gafcore.movies import write_movie
+from gafcore.movies import write_frames
 from gafcore.pictures import save_sheet, to_uint8
 from gafcore.progress import track as progress
 from gafcore.rigs.base import Rig
@@ -105,7 +105,7 @@ def head_boxes(rig: Rig, capture: Capture, frames: Sequence[int]) -> list[tuple[
 
 def write_overlay_video(path: str | Path, clip: Clip, rig: Rig, capture: Capture, fps: float) -> None:
     """The clip beside the clip with the mesh over it."""
-    write_movie(path, _video_frames(clip, rig, capture), fps)
+    write_frames(path, _video_frames(clip, rig, capture), fps=fps)
 
 
 def _video_frames(clip: Clip, rig: Rig, capture: Capture) -> Iterator[np.ndarray]:
