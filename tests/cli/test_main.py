@@ -14,7 +14,7 @@ def test_help_lists_the_commands(capsys):
         main(["--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    assert all(name in text for name in ("bench", "doctor"))
+    assert all(name in text for name in ("demo", "synth", "track", "fit", "eval", "render", "bench", "doctor"))
 
 
 def test_unknown_flag_exits_with_2():
@@ -23,10 +23,12 @@ def test_unknown_flag_exits_with_2():
     assert stop.value.code == 2
 
 
-def test_doctor_names_what_was_compiled(capsys):
+def test_doctor_names_what_was_compiled(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("GAFCORE_MODELS", str(tmp_path))
     assert main(["doctor"]) == 0
     text = capsys.readouterr().out
     assert "instruction set" in text and "CUDA kernels" in text and "torch 2" in text
+    assert "tracking models: missing" in text and "face_landmarker.task" in text
 
 
 @pytest.mark.parametrize(

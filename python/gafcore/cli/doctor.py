@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import torch
 
 import gafcore
+from gafcore.errors import MissingError
 from gafcore.native import compiler, has_cuda, isa_name
+from gafcore.tracking.models import find_models
 
 CORE = ("torch", "numpy", "safetensors", "pillow", "av", "plyfile", "scipy", "tyro", "rich", "jaxtyping")
 # extra: (what it is for, {distribution: import name})
@@ -66,6 +68,13 @@ def extra_line(extra: str) -> str:
     return f'{extra}: missing {", ".join(missing)}; needed for {purpose}; get it with: pip install "gafcore[{extra}]"'
 
 
+def models_line() -> str:
+    try:
+        return f"tracking models: ready in {find_models().face.parent}"
+    except MissingError as error:
+        return f"tracking models: missing; {error}"
+
+
 @dataclass(frozen=True)
 class Doctor:
     """Print versions, what was compiled, the instruction set in use, threads, and what is missing for each extra."""
@@ -79,3 +88,4 @@ class Doctor:
         print("libraries: " + ", ".join(f"{name} {v or 'MISSING'}" for name, v in versions.items()))
         for extra in EXTRAS:
             print(extra_line(extra))
+        print(models_line())

@@ -1,0 +1,79 @@
+"""The commands end to end on a tiny synthetic person: each reads what the one before it wrote."""
+
+from __future__ import annotations
+
+import json
+
+import av
+import pytest
+from PIL import Image
+
+from gafcore.cli.main import main
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("work")
+    synth = ["--size", "64", "--n-timesteps", "5", "--n-cameras", "9", "--eval-timesteps", "1", "--samples", "1", "--hair", "bald"]
+    assert main(["synth", "--out", str(folder / "capture"), *synth]) == 0
+    assert main(["fit", str(folder / "capture"), "--out", str(folder / "avatar"), "--iterations", "20"]) == 0
+    return folder
+
+
+def test_synth_writes_a_capture(work):
+    transforms = json.loads((work / "capture" / "transforms.json").read_text())
+    assert len(transforms["timestep_indices"]) == 5
+    with Image.open(work / "capture" / transforms["frames"][0]["file_path"]) as image:
+        assert image.size == (64, 64)
+
+
+def test_fit_writes_an_avatar_and_its_history(work):
+    manifest = json.loads((work / "avatar" / "avatar.json").read_text())
+    assert "procedural" in json.dumps(manifest["rig"])
+    history = json.loads((work / "avatar" / "history.json").read_text())
+    assert history["iteration"] == [10, 20] and history["loss"][1] < history["loss"][0]
+
+
+def test_eval_measures_every_split(work, capsys):
+    assert main(["eval", str(work / "avatar"), str(work / "capture"), "--out", str(work / "report")]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "psnr" in line]
+    assert [line.split(":")[0] for line in lines] == ["train", "novel_view", "novel_expression"]
+    assert "<svg" in (work / "report" / "report.html").read_text()
+    assert json.loads((work / "report" / "evaluation.json").read_text())
+
+
+def test_render_makes_videos_and_folders(work):
+    size = ["--size", "48", "32", "--frames", "4"]
+    assert main(["render", str(work / "avatar"), "--out", str(work / "orbit.mp4"), "--orbit", *size]) == 0
+    with av.open(str(work / "orbit.mp4")) as container:
+        assert len(list(container.decode(video=0))) == 4
+    motion = next(work.glob("avatar/**/flame_param.npz"))
+    assert main(["render", str(work / "avatar"), "--out", str(work / "frames"), "--motion", str(motion), *size]) == 0
+    assert len(list((work / "frames").glob("*.png"))) == 5
+
+
+def test_resume_of_a_finished_fit_changes_nothing(work, capsys):
+    before = (work / "avatar" / "history.json").read_text()
+    assert main(["fit", str(work / "capture"), "--out", str(work / "avatar"), "--iterations", "20", "--resume"]) == 0
+    assert "0 iterations" in capsys.readouterr().out
+    assert (work / "avatar" / "history.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fit", "{}/absent", "--out", "{}/x"], "absent"),
+        (["eval", "{}/absent", "{}/capture", "--out", "{}/x"], "absent"),
+        (["fit", "{}/capture", "--out", "{}/avatar", "--iterations", "30", "--resume"], "iterations"),
+        (["render", "{}/avatar", "--out", "{}/x.mp4", "--orbit", "--camera", "0", "0", "1"], "--orbit cannot be combined"),
+        (["render", "{}/avatar", "--out", "{}/x.gif"], "x.gif"),
+        (["track", "{}/absent.mp4", "--out", "{}/x", "--models", "{}"], "face_landmarker.task"),
+    ],
+)
+def test_wrong_input_exits_with_2_and_one_line(work, capsys, arguments, message):
+    assert main([a.format(work) for a in arguments]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("gafcore: ") and message in error
+    assert not (work / "x").exists() and not (work / "x.mp4").exists()
