@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gafcore.errors import InputError, MissingError
-from gafcore.files import atomic_path, inside, read_json, write_json
+from gafcore.files import atomic_folder, atomic_path, check_output_folder, inside, read_json, write_json
 
 
 def test_atomic_path_replaces_on_success(tmp_path):
@@ -25,15 +25,66 @@ def test_atomic_path_keeps_the_old_file_on_failure(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
 
 
-def test_atomic_path_replaces_a_folder_whole(tmp_path):
-    target = tmp_path / "out"
-    target.mkdir()
-    (target / "stale").touch()
-    with atomic_path(target) as temporary:
+def test_atomic_path_refuses_a_folder(tmp_path):
+    with pytest.raises(InputError, match="is a folder, but a file is to be written here"), atomic_path(tmp_path):
+        pytest.fail("refused before the work")
+
+
+def all_but_ours(folder):
+    return sorted(p.name for p in folder.iterdir() if p.name != "ours")
+
+
+@pytest.fixture
+def target(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "ours").write_text("old")
+    return tmp_path / "out"
+
+
+def test_atomic_folder_replaces_its_own_whole(target):
+    with atomic_folder(target, all_but_ours) as temporary:
         temporary.mkdir()
         (temporary / "fresh").touch()
     assert [p.name for p in target.iterdir()] == ["fresh"]
-    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    assert [p.name for p in target.parent.iterdir()] == ["out"]
+
+
+def test_atomic_folder_refuses_what_is_not_ours(target):
+    for i in range(5):
+        (target / f"thesis{i}").touch()
+    with pytest.raises(InputError, match="thesis0, thesis1, thesis2 and 2 more; name another"), atomic_folder(target, all_but_ours):
+        pytest.fail("refused before the work")
+    assert len(list(target.iterdir())) == 6
+
+
+def test_atomic_folder_sees_what_came_meanwhile(target):
+    with pytest.raises(InputError, match="thesis"), atomic_folder(target, all_but_ours) as temporary:
+        temporary.mkdir()
+        (target / "thesis").touch()
+    assert (target / "ours").read_text() == "old"
+
+
+def test_atomic_folder_puts_the_old_one_back(target, monkeypatch):
+    with pytest.raises(FileNotFoundError), atomic_folder(target, all_but_ours):
+        pass  # the body made nothing
+    assert (target / "ours").read_text() == "old"
+
+    def broken(*_):
+        raise OSError("no")
+
+    monkeypatch.setattr("gafcore.files.os.replace", broken)
+    with pytest.raises(OSError, match="no"), atomic_folder(target, all_but_ours) as temporary:
+        temporary.mkdir()
+    assert (target / "ours").read_text() == "old"
+    assert [p.name for p in target.parent.iterdir()] == ["out"]
+
+
+def test_a_file_in_the_way_of_a_folder(tmp_path):
+    check_output_folder(tmp_path / "new" / "deep")
+    (tmp_path / "x").touch()
+    for path in (tmp_path / "x", tmp_path / "x" / "deep"):
+        with pytest.raises(InputError, match="x: is a file, but a folder is to be written here"):
+            check_output_folder(path)
 
 
 @pytest.mark.parametrize("relative", ["../x", "/etc/passwd", "a/../../x", "link/x", "a\0b"])

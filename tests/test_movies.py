@@ -38,6 +38,16 @@ def test_a_folder_of_pictures_is_exact(tmp_path):
     np.testing.assert_array_equal(np.array(Image.open(folder / "00003.png")), given[3])
 
 
+def test_a_folder_is_replaced_only_if_it_holds_numbered_pictures(tmp_path):
+    write_frames(tmp_path, pictures())
+    write_frames(tmp_path, pictures(2))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["00000.png", "00001.png"]
+    (tmp_path / "holiday.jpg").touch()
+    with pytest.raises(InputError, match=r"was not written by this: holiday\.jpg"):
+        write_frames(tmp_path, pictures())
+    assert (tmp_path / "holiday.jpg").exists() and (tmp_path / "00001.png").exists()
+
+
 @pytest.mark.parametrize("name", ["a.mp4", "a"])
 def test_nothing_is_left_of_a_failure(tmp_path, name):
     def broken():

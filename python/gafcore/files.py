@@ -6,32 +6,88 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from gafcore.errors import InputError, MissingError
 
+Foreign = Callable[[Path], list[str]]
+"""Given a folder: the names of what is in it and would be missed if the folder were replaced."""
+
+_SHOWN = 3
+
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is renamed to `path`, on failure it is removed and `path` stays as it was.
+    """Yield a temporary path beside `path` for one file; on success it is renamed to `path`, on failure `path` stays as it was.
 
-    The temporary path keeps the suffix, because many writers choose their format by it. It may become a file or a folder;
-    an existing folder at `path` is replaced whole.
+    The temporary path keeps the suffix, because many writers choose their format by it.
+
+    Raises:
+        InputError: There is a folder at `path`.
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, but a file is to be written here")
     path.parent.mkdir(parents=True, exist_ok=True)
     parent = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    temporary = parent / path.name
     try:
-        yield temporary
-        if path.is_dir() and not path.is_symlink():
-            os.rename(path, parent / "replaced")
-        os.replace(temporary, path)
+        yield parent / path.name
+        os.replace(parent / path.name, path)
     finally:
         shutil.rmtree(parent, ignore_errors=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path, foreign: Foreign) -> Iterator[Path]:
+    """As `atomic_path` for a folder, which the body makes. A folder at `path` is replaced whole, if all in it is ours.
+
+    Raises:
+        InputError: As `check_replaceable`, before and after the body.
+    """
+    path = Path(path).resolve()
+    check_replaceable(path, foreign)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parent = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    old = parent / "replaced"
+    try:
+        yield parent / path.name
+        check_replaceable(path, foreign)
+        if path.exists():
+            os.rename(path, old)
+        os.replace(parent / path.name, path)
+    finally:
+        if old.exists() and not path.exists():
+            os.rename(old, path)
+        shutil.rmtree(parent, ignore_errors=True)
+
+
+def check_output_folder(path: str | Path) -> None:
+    """Call this before the work whose results go into `path`.
+
+    Raises:
+        InputError: A file is in the way.
+    """
+    for place in (Path(path), *Path(path).parents):
+        if place.is_dir():
+            return
+        if os.path.lexists(place):
+            raise InputError(f"{place}: is a file, but a folder is to be written here")
+
+
+def check_replaceable(path: str | Path, foreign: Foreign) -> None:
+    """Call this before the work whose results replace the folder `path`.
+
+    Raises:
+        InputError: A file is in the way, or the folder holds something that `foreign` names.
+    """
+    check_output_folder(path)
+    names = foreign(Path(path)) if Path(path).is_dir() else []
+    if names:
+        shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+        raise InputError(f"{path}: would be replaced whole, but holds what was not written by this: {shown}; name another folder")
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from gafcore.errors import GafError, InputError
-from gafcore.files import atomic_path
+from gafcore.files import atomic_folder, atomic_path
 
 _VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv")
 
@@ -22,7 +22,7 @@ def write_frames(path: str | Path, pictures: Iterable[np.ndarray], *, fps: float
     The file or folder appears when it is complete. H.264 in 4:2:0 needs even sizes: odd ones gain a copy of the last row or column.
 
     Raises:
-        InputError: An unknown suffix, no pictures, or pictures of different sizes.
+        InputError: An unknown suffix, no pictures, or pictures of different sizes; or the folder holds anything but numbered pictures.
         GafError: The encoder failed.
     """
     path = Path(path)
@@ -30,7 +30,7 @@ def write_frames(path: str | Path, pictures: Iterable[np.ndarray], *, fps: float
         raise InputError(f"{path}: write a video ({', '.join(_VIDEO_SUFFIXES)}) or, without a suffix, a folder of pictures")
     if not fps > 0:
         raise InputError(f"fps must be > 0, got {fps}")
-    with atomic_path(path) as temporary:
+    with atomic_path(path) if path.suffix else atomic_folder(path, _foreign) as temporary:
         written = _write_video(temporary, pictures, fps, crf) if path.suffix else _write_folder(temporary, pictures)
         if not written:
             raise InputError(f"{path}: no pictures to write")
@@ -64,6 +64,13 @@ def _write_folder(folder: Path, pictures: Iterable[np.ndarray]) -> int:
         Image.fromarray(picture).save(folder / f"{count:05d}.png")
         count += 1
     return count
+
+
+def _foreign(folder: Path) -> list[str]:
+    """Everything, unless it is just what `_write_folder` writes: another program's numbers would begin elsewhere."""
+    names = sorted(x.name for x in folder.iterdir())
+    ours = {f"{i:05d}.png" for i in range(len(names))}
+    return [name for name in names if name not in ours]
 
 
 def _same_size(pictures: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

@@ -269,6 +269,28 @@ def test_nothing_is_left_of_a_failed_write(capture, folder, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["capture"]
 
 
+def test_a_capture_is_replaced_with_what_tracking_wrote_beside_it(capture, folder):
+    (folder / "report.json").touch()
+    captures.write(tiny_capture(n_timesteps=2), folder)
+    assert len(captures.read(folder).params) == 2 and not (folder / "report.json").exists()
+
+
+@pytest.mark.parametrize("name", ["avatar/avatar.json", "images/holiday.jpg", "notes.txt"])
+def test_what_is_not_of_the_capture_is_never_destroyed(capture, folder, name):
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("mine")
+    with pytest.raises(InputError, match=f"was not written by this: {name.split('/')[0]}"):
+        captures.write(capture, folder)
+    assert (folder / name).read_text() == "mine" and (folder / "transforms.json").exists()
+
+
+def test_a_folder_of_others_is_never_replaced(capture, folder):
+    (folder / "rig.json").unlink()  # as VHAP itself writes it
+    with pytest.raises(InputError, match="canonical_flame_param.npz, fg_masks, flame_param and 5 more; name another folder"):
+        captures.write(capture, folder)
+    assert (folder / "images").exists()
+
+
 def test_writer_refuses_what_the_layout_cannot_hold(capture, tmp_path):
     skewed = tiny_capture()
     skewed.frames[1].camera.K[0, 1] = 0.5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,13 +17,17 @@ from PIL import Image
 from gafcore.captures.splits import TRAIN, check_splits
 from gafcore.captures.vhap_schema import OPENGL_TO_OPENCV
 from gafcore.errors import InputError
-from gafcore.files import atomic_path, write_json
+from gafcore.files import atomic_folder, check_replaceable, write_json
 from gafcore.progress import track
 from gafcore.rigs.base import Rig
 from gafcore.types import Camera, Capture, Frame, RigParams
 
 _CANONICAL_JAW = (0.3, 0.0, 0.0)  # the layout's canonical file opens the mouth a little
 _PNG_EFFORT = 3  # of 9: a tenth larger than the default 6, and more than twice as fast
+_MARKERS = ("transforms.json", "rig.json")  # together they tell a capture of ours from others' data
+_FILES = (*_MARKERS, "transforms_train.json", "transforms_val.json", "transforms_test.json", "canonical_flame_param.npz")
+_BESIDE = ("report.json", "overlay.png", "overlay.mp4")  # what tracking adds
+_FOLDERS = {"images": r"\d{5,}_\d{2,}\.png", "fg_masks": r"\d{5,}_\d{2,}\.png", "flame_param": r"\d{5,}\.npz"}
 
 
 def write(capture: Capture, path: str | Path, *, threads: int = 2) -> Path:
@@ -31,19 +36,40 @@ def write(capture: Capture, path: str | Path, *, threads: int = 2) -> Path:
     Pictures and masks are stored with 8 bits, parameters and cameras to the last bit of float32.
 
     Raises:
-        InputError: Two frames share timestep and camera, splits mix training with held-out frames, a picture does not have its camera's
-            size, or a camera has skew. A full disk raises OSError; nothing is left behind.
+        InputError: As `check_target`; or two frames share timestep and camera, splits mix training with held-out frames, a picture
+            does not have its camera's size, or a camera has skew. A full disk raises OSError; nothing is left behind.
     """
     path = Path(path)
     _check(path, capture)
-    with atomic_path(path) as folder:
-        for name in ("images", "fg_masks", "flame_param"):
+    with atomic_folder(path, _foreign) as folder:
+        for name in _FOLDERS:
             (folder / name).mkdir(parents=True)
         _write_params(folder, capture.params)
         write_json(folder / "rig.json", _rig_spec(capture.rig, path))
         _write_pixels(folder, capture.frames, threads)
         _write_documents(folder, capture)
     return path
+
+
+def check_target(path: str | Path) -> None:
+    """Call this before the work whose result `write` puts at `path`.
+
+    Raises:
+        InputError: `path` is a file, or a folder with anything in it that is not of a capture that gafcore wrote.
+    """
+    check_replaceable(path, _foreign)
+
+
+def _foreign(folder: Path) -> list[str]:
+    ours = all((folder / name).is_file() for name in _MARKERS)
+    names: list[str] = []
+    for entry in sorted(folder.iterdir()):
+        if ours and entry.name in _FOLDERS and entry.is_dir():
+            pattern = _FOLDERS[entry.name]
+            names += [f"{entry.name}/{x.name}" for x in sorted(entry.iterdir()) if x.is_dir() or not re.fullmatch(pattern, x.name)]
+        elif not ours or entry.name not in (*_FILES, *_BESIDE) or entry.is_dir():
+            names.append(entry.name)
+    return names
 
 
 def _check(path: Path, capture: Capture) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gafcore.captures import synthetic, vhap
 from gafcore.captures.synthetic import SynthConfig
+from gafcore.captures.vhap_write import check_target
 from gafcore.cli.flags import Flat
 
 
@@ -19,6 +20,7 @@ class Synth:
     config: Flat[SynthConfig] = field(default_factory=SynthConfig)
 
     def run(self) -> None:
+        check_target(self.out)
         made = synthetic.make(self.config)
         vhap.write(made.capture, self.out)
         sizes = ", ".join(f"{name} {len(numbers)}" for name, numbers in made.capture.splits.items())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gafcore.captures import vhap, video
+from gafcore.captures.vhap_write import check_target
 from gafcore.captures.video import Clip
 from gafcore.errors import InputError
 from gafcore.files import write_json
@@ -70,8 +71,9 @@ def track_to_folder(clip_path: str | Path, out: str | Path, config: TrackConfig 
     """Track a clip and write everything: the capture (VHAP layout), `report.json`, `overlay.png` and, for a video, `overlay.mp4`.
 
     Raises:
-        GafError: As `track`; or the clip or the rig cannot be read.
+        GafError: As `track`; or the clip or the rig cannot be read, or `out` holds anything but an earlier capture.
     """
+    check_target(out)
     config = config or TrackConfig()
     models = find_models(config.models)
     rig = load_rig(config.rig)
