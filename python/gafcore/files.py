@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -20,10 +21,11 @@ _SHOWN = 3
 
 
 @contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path` for one file; on success it is renamed to `path`, on failure `path` stays as it was.
 
-    The temporary path keeps the suffix, because many writers choose their format by it.
+    The temporary path keeps the suffix, because many writers choose their format by it. With `durable` the file and its name are
+    on the disk when this ends, also if the power fails right after.
 
     Raises:
         InputError: There is a folder at `path`.
@@ -35,9 +37,24 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     parent = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         yield parent / path.name
+        if durable:
+            _sync(parent / path.name)
         os.replace(parent / path.name, path)
+        if durable:
+            _sync(path.parent)
     finally:
         shutil.rmtree(parent, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot sync folders
+            raise
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -90,14 +107,14 @@ def check_replaceable(path: str | Path, foreign: Foreign) -> None:
         raise InputError(f"{path}: would be replaced whole, but holds what was not written by this: {shown}; name another folder")
 
 
-def write_text(path: str | Path, text: str) -> None:
-    with atomic_path(path) as temporary:
+def write_text(path: str | Path, text: str, *, durable: bool = False) -> None:
+    with atomic_path(path, durable=durable) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: str | Path, value: Any) -> None:
+def write_json(path: str | Path, value: Any, *, durable: bool = False) -> None:
     """Write `value` as indented JSON. NaN and infinity are refused: other readers reject them."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n", durable=durable)
 
 
 def read_json(path: str | Path) -> Any:

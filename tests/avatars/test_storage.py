@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,6 +61,29 @@ def test_layout_and_manifest(tmp_path):
             "eyes_pose": (4, 6),
             "translation": (4, 3),
         }
+
+
+def test_the_rigs_file_may_move_together_with_the_avatar(tmp_path, monkeypatch):
+    spec = {"name": "ict", "path": str(tmp_path / "a/rigs/ict.npz"), "sha256": "0"}
+    avatar = make_avatar()
+    save_avatar(replace(avatar, rig=replace(avatar.rig, spec=spec)), tmp_path / "a/avatars/one")
+    assert json.loads((tmp_path / "a/avatars/one/avatar.json").read_text())["rig"]["path"] == "../../rigs/ict.npz"
+    (tmp_path / "a").rename(tmp_path / "b")
+    asked = []
+    monkeypatch.setattr(storage, "load_rig", lambda given, **_: asked.append(given) or ball_rig())
+    load_avatar(tmp_path / "b/avatars/one")
+    assert asked == [{**spec, "path": str(tmp_path / "b/rigs/ict.npz")}]
+
+
+def test_nan_is_not_saved(tmp_path):
+    avatar = make_avatar()
+    avatar.quats[3, 1] = float("nan")
+    with pytest.raises(InputError, match="avatar not saved: its quats holds NaN"):
+        save_avatar(avatar, tmp_path / "a")
+    good = make_avatar()
+    with pytest.raises(InputError, match="its expr holds NaN"):
+        save_avatar(replace(good, params=replace(good.params, expr=good.params.expr / 0)), tmp_path / "a")
+    assert not (tmp_path / "a").exists()
 
 
 def test_an_empty_folder_says_what_is_missing(tmp_path):

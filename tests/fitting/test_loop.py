@@ -5,8 +5,8 @@ import json
 import os
 import signal
 import threading
-import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -161,15 +161,17 @@ def test_a_damaged_checkpoint_is_refused(capture, tmp_path):
 def test_a_full_disk_leaves_the_last_checkpoint(capture, tmp_path, monkeypatch):
     """No space when the second checkpoint is written: the fit ends clearly, and goes on from the first one once there is room."""
 
+    full = []
+
     def no_space(_: int) -> None:
-        if (tmp_path / "checkpoints/latest.json").exists():
+        if full:
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint.os, "fsync", no_space)
     with pytest.raises(
         CheckpointError, match="step_000012.safetensors: checkpoint not written: the disk is full; the last good one is iteration 6"
     ):
-        run(capture, out=tmp_path)
+        run(capture, out=tmp_path, callback=lambda i, _: full.append(i) if i == 7 else None)
     monkeypatch.undo()
     monkeypatch.setattr(storage, "load_rig", lambda *_, **__: ball_rig())
     assert [p.name for p in sorted((tmp_path / "checkpoints").iterdir())] == ["latest.json", "step_000006.safetensors"]
@@ -192,11 +194,12 @@ def test_nan_ends_the_fit_and_leaves_the_last_checkpoint(capture, tmp_path):
     assert_same_bits(run(capture, out=tmp_path, resume=True), run(capture))
 
 
-def test_nan_that_the_loss_does_not_show_is_never_checkpointed(capture, tmp_path):
-    config = replace(QUICK, lr=LearningRates(opacities=float("inf")))
-    with pytest.raises(DivergedError):
+@pytest.mark.parametrize("every", [0, 6])
+def test_nan_that_the_loss_does_not_show_is_never_written(capture, tmp_path, every):
+    config = replace(QUICK, lr=LearningRates(quats=1e300), checkpoint_every=every, density=DensityConfig(start=99))
+    with pytest.raises(DivergedError, match=rf"after iteration {every or 12}: quats holds NaN or infinity; try smaller learning rates"):
         run(capture, config, out=tmp_path)
-    assert not (tmp_path / "checkpoints/latest.json").exists()
+    assert not (tmp_path / "checkpoints/latest.json").exists() and not (tmp_path / "avatar.json").exists()
 
 
 def test_a_new_fit_does_not_leave_an_old_ones_checkpoint(capture, tmp_path):
@@ -204,6 +207,52 @@ def test_a_new_fit_does_not_leave_an_old_ones_checkpoint(capture, tmp_path):
     with pytest.raises(Interrupted):
         run(capture, out=tmp_path, callback=stop_after(2))
     assert json.loads((tmp_path / "checkpoints/latest.json").read_text())["iteration"] == 2
+    assert not (tmp_path / "avatar.json").exists()  # the old one's would be taken for this one's
+    run(capture, out=tmp_path, resume=True)
+    assert storage.load_avatar(tmp_path)
+    assert not list(tmp_path.glob("*previous*"))
+
+
+def test_a_finished_fits_checkpoint_stays_until_the_next_one_has_its_first(capture, tmp_path):
+    run(capture, out=tmp_path)
+
+    def crash(iteration: int, _: StepResult) -> None:
+        if iteration == 3:
+            raise RuntimeError("crash")
+
+    with pytest.raises(RuntimeError, match="crash"):
+        run(capture, out=tmp_path, callback=crash)
+    assert (tmp_path / "checkpoints.previous/step_000012.safetensors").exists() and (tmp_path / "avatar.previous.json").exists()
+    with pytest.raises(MissingError, match="no checkpoint to resume from"):
+        run(capture, out=tmp_path, resume=True)
+
+
+def test_an_unfinished_fit_is_not_overwritten(capture, tmp_path):
+    with pytest.raises(Interrupted):
+        run(capture, out=tmp_path, callback=stop_after(8))
+    with pytest.raises(InputError, match=r"unfinished fit \(iteration 8 of 12\); use --resume, or another --out, or remove .*checkpoints"):
+        run(capture, out=tmp_path)
+    (tmp_path / "checkpoints/latest.json").write_text("{")
+    with pytest.raises(InputError, match=r"not readable as JSON .*; use --resume, or another --out"):
+        run(capture, out=tmp_path)
+    assert (tmp_path / "checkpoints/step_000008.safetensors").exists()
+
+
+def test_a_file_in_the_way_is_refused_before_any_work(capture, tmp_path):
+    (tmp_path / "x").touch()
+    with pytest.raises(InputError, match="x: is a file"):
+        run(capture, out=tmp_path / "x", callback=lambda *_: pytest.fail("began"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux tells which file a descriptor is")
+def test_older_checkpoints_go_only_when_the_pointer_is_on_the_disk(capture, tmp_path, monkeypatch):
+    events = []
+    sync, unlink = os.fsync, Path.unlink
+    monkeypatch.setattr(os, "fsync", lambda d: (events.append(Path(os.readlink(f"/proc/self/fd/{d}")).name), sync(d)))
+    monkeypatch.setattr(Path, "unlink", lambda p, **k: (events.append(f"unlink {p.name}"), unlink(p, **k)))
+    run(capture, out=tmp_path)
+    second = ["step_000012.safetensors", "checkpoints", "latest.json", "checkpoints", "unlink step_000006.safetensors"]
+    assert events[4:9] == second
 
 
 def test_a_prior_joins_the_loss(capture):
@@ -299,8 +348,7 @@ def test_tensorboard_is_optional(capture, tmp_path, monkeypatch):
 
 
 def test_progress_off_a_terminal_is_a_few_lines(capture, capsys):
-    start = time.perf_counter()
     fit(capture, replace(QUICK, iterations=10))
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 10 and time.perf_counter() > start
+    assert len(lines) == 10
     assert lines[-1].startswith("fit 10/10  loss 0.") and "Gaussians" in lines[-1] and "it/s" in lines[-1]

@@ -21,6 +21,7 @@ from gafcore.avatars.rigged import RiggedAvatar
 from gafcore.errors import InputError, MissingError
 from gafcore.files import atomic_path, inside, read_json, write_json
 from gafcore.rigs import Rig, load_rig
+from gafcore.rigs.load import local_spec, portable_spec
 from gafcore.types import RigParams
 
 FORMAT = "gafcore-avatar"
@@ -39,8 +40,14 @@ def save_avatar(avatar: RiggedAvatar, folder: str | Path, *, iteration: int = 0,
 
     Returns:
         The manifest's path.
+
+    Raises:
+        InputError: A tensor holds NaN or infinity; nothing is written.
     """
     folder = Path(folder)
+    for name, x in (*avatar.parameters().items(), *avatar.params.items()):
+        if x is not None and not bool(x.isfinite().all()):
+            raise InputError(f"{folder}: avatar not saved: its {name} holds NaN or infinity")
     ply = f"point_cloud/iteration_{iteration}/point_cloud.ply"
     params = f"point_cloud/iteration_{iteration}/flame_param.npz"
     write_ply(folder / ply, {**avatar.parameters(), "binding": avatar.binding})
@@ -49,7 +56,7 @@ def save_avatar(avatar: RiggedAvatar, folder: str | Path, *, iteration: int = 0,
         "format": FORMAT,
         "version": FORMAT_VERSION,
         "kind": "rigged",
-        "rig": avatar.rig.spec,
+        "rig": portable_spec(avatar.rig, folder),
         "n_gaussians": len(avatar),
         "n_timesteps": len(avatar.params),
         "sh_degree": avatar.sh_degree,
@@ -72,7 +79,7 @@ def load_avatar(folder: str | Path, *, device: torch.device | str = "cpu") -> Ri
     folder = Path(folder)
     path = folder / "avatar.json"
     manifest = read_manifest(folder)
-    rig = _rig(path, manifest["rig"], device)
+    rig = _rig(path, local_spec(manifest["rig"], folder), device)
     for name, expected in manifest["sha256"].items():
         found = _sha256(inside(folder, name))
         if found != expected:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ from gafcore.captures.vhap_schema import OPENGL_TO_OPENCV
 from gafcore.errors import InputError
 from gafcore.files import atomic_folder, check_replaceable, write_json
 from gafcore.progress import track
-from gafcore.rigs.base import Rig
+from gafcore.rigs.load import portable_spec
 from gafcore.types import Camera, Capture, Frame, RigParams
 
 _CANONICAL_JAW = (0.3, 0.0, 0.0)  # the layout's canonical file opens the mouth a little
@@ -45,7 +44,7 @@ def write(capture: Capture, path: str | Path, *, threads: int = 2) -> Path:
         for name in _FOLDERS:
             (folder / name).mkdir(parents=True)
         _write_params(folder, capture.params)
-        write_json(folder / "rig.json", _rig_spec(capture.rig, path))
+        write_json(folder / "rig.json", portable_spec(capture.rig, path))
         _write_pixels(folder, capture.frames, threads)
         _write_documents(folder, capture)
     return path
@@ -84,12 +83,6 @@ def _check(path: Path, capture: Capture) -> None:
         K = frame.camera.K
         if float(K[0, 1]) != 0 or float(K[1, 0]) != 0 or K[2].tolist() != [0, 0, 1]:
             raise InputError(f"frame {i}: K must be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in this layout, got {K.tolist()}")
-
-
-def _rig_spec(rig: Rig, path: Path) -> dict[str, Any]:
-    """A file the rig needs is named relative to the capture's final place, so that the two can move together."""
-    spec = dict(rig.spec)
-    return {**spec, "path": os.path.relpath(spec["path"], path.absolute())} if "path" in spec else spec
 
 
 def _write_params(folder: Path, params: RigParams) -> None:

@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file each, and `latest.json` that names the newest complete one.
 
-`latest.json` is replaced only after the tensors are safely on disk, and older files are removed only after that:
-at any moment the file that it names is whole.
+`latest.json` is replaced only after the tensors are safely on disk, and older files are removed only after it is, too:
+at any moment the file that it names is whole. A new fit sets an earlier one's checkpoints aside until its own first one is written.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from gafcore.fitting.config import FitConfig, to_json
 from gafcore.fitting.state import HISTORY, FitState, make_state
 
 FOLDER = "checkpoints"
+PREVIOUS = "checkpoints.previous"
+PREVIOUS_AVATAR = "avatar.previous.json"
 _FORMAT = "gafcore-fit-checkpoint"
 _VERSION = 1
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -53,18 +56,52 @@ def save_checkpoint(out: str | Path, state: FitState, config: FitConfig, capture
         "capture": capture,
     }
     try:
-        with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        write_json(folder / "latest.json", pointer)
+        with atomic_path(path, durable=True) as temporary:
+            temporary.write_bytes(data)
+        write_json(folder / "latest.json", pointer, durable=True)
     except OSError as error:
         reason = "the disk is full" if error.errno in _NO_SPACE else str(error)
         raise CheckpointError(f"{path}: checkpoint not written: {reason}; {_last_good(folder)}") from error
     for old in folder.glob("step_*.safetensors"):
         if old != path:
             old.unlink(missing_ok=True)
+    shutil.rmtree(Path(out) / PREVIOUS, ignore_errors=True)
     return path
+
+
+def check_no_unfinished(out: str | Path) -> None:
+    """Call this before a new fit into `out`.
+
+    Raises:
+        InputError: A fit that was begun there is not finished, or its checkpoints cannot be read; they would be lost.
+    """
+    folder = Path(out) / FOLDER
+    if not (folder / "latest.json").is_file():
+        return
+    advice = f"use --resume, or another --out, or remove {folder}"
+    try:
+        pointer = _read_pointer(folder / "latest.json")
+    except InputError as error:
+        raise InputError(f"{error}; {advice}") from None
+    done, wanted = pointer["iteration"], pointer["config"].get("iterations")
+    if not isinstance(wanted, int) or done < wanted:
+        raise InputError(f"{out}: holds an unfinished fit (iteration {done} of {wanted}); {advice}")
+
+
+def set_aside(out: str | Path) -> None:
+    """Take an earlier fit's checkpoints and manifest out of the way of a new one, whose own they must not be taken for."""
+    out = Path(out)
+    if (out / FOLDER).is_dir():
+        shutil.rmtree(out / PREVIOUS, ignore_errors=True)
+        os.rename(out / FOLDER, out / PREVIOUS)
+    if (out / "avatar.json").is_file():
+        os.replace(out / "avatar.json", out / PREVIOUS_AVATAR)
+
+
+def drop_previous(out: str | Path) -> None:
+    """Remove what `set_aside` kept, once the new fit is saved."""
+    shutil.rmtree(Path(out) / PREVIOUS, ignore_errors=True)
+    (Path(out) / PREVIOUS_AVATAR).unlink(missing_ok=True)
 
 
 def load_checkpoint(out: str | Path, config: FitConfig, capture: dict[str, str]) -> FitState:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -16,8 +15,8 @@ from gafcore.avatars.appearance import initial_avatar
 from gafcore.avatars.density import is_round
 from gafcore.avatars.rigged import RiggedAvatar, triangle_sizes
 from gafcore.avatars.storage import save_avatar
-from gafcore.files import write_json
-from gafcore.fitting.checkpoint import FOLDER, load_checkpoint, save_checkpoint
+from gafcore.files import check_output_folder, write_json
+from gafcore.fitting.checkpoint import FOLDER, check_no_unfinished, drop_previous, load_checkpoint, save_checkpoint, set_aside
 from gafcore.fitting.config import FitConfig, to_json
 from gafcore.fitting.data import fingerprint, training_frames
 from gafcore.fitting.display import Display, tensorboard
@@ -77,21 +76,26 @@ def fit(
         callback: Called after every iteration.
 
     Raises:
-        InputError: The capture lacks what the configuration asks for, or the checkpoint to resume from is another fit's.
-        DivergedError: The loss became NaN; the last checkpoint is intact.
+        InputError: The capture lacks what the configuration asks for, the checkpoint to resume from is another fit's, or `out` is a file
+            or holds an unfinished fit and `resume` was not asked for.
+        DivergedError: The loss or a parameter became NaN; the last checkpoint is intact.
         CheckpointError: A checkpoint could not be written; the one before it is intact.
         Interrupted: SIGINT or SIGTERM came; a checkpoint was written first where there is an `out`.
     """
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        check_output_folder(folder)
+        if not resume:
+            check_no_unfinished(folder)
     numbers = training_frames(capture, config.split)
     identity = fingerprint(capture, numbers)
-    folder = None if out is None else Path(out)
     terms = Terms(_perceptual(config), prior)
     if resume:
         state = _resume(folder, config, identity)
     else:
         state = _start(capture, numbers, config)
         if folder is not None:
-            shutil.rmtree(folder / FOLDER, ignore_errors=True)  # of an earlier fit: must not be taken for this one's
+            set_aside(folder)
     times, first = StageTimes(), state.iteration
     begin = time.perf_counter()
     events = folder / "tensorboard" if folder is not None and config.tensorboard else None
@@ -106,6 +110,7 @@ def fit(
             _report(state, step, display, writer, callback)
             _checkpoint_if_due(state, config, identity, folder, stop)
     seconds = {**times.seconds, "total": time.perf_counter() - begin}
+    check_finite(state)
     avatar = finished_avatar(state, capture.rig, person(state, capture.params), config.sh_degree)
     color = state.tensors.get("color")
     notes = _notes(config, prior)
@@ -175,3 +180,4 @@ def _save(folder: Path, result: FitResult, config: FitConfig, iteration: int) ->
     save_avatar(result.avatar, folder, iteration=iteration, info=info)
     write_json(folder / "history.json", result.history)
     write_json(folder / "timing.json", {"iterations": result.iterations, "seconds": result.seconds})
+    drop_previous(folder)

@@ -67,10 +67,7 @@ def _load_ict(fields: Mapping[str, Any]) -> Rig:
 
 def write_spec(path: str | Path, rig: Rig) -> None:
     """Write `rig.spec` as JSON; a file it names is written relative to the JSON, so that the two can move together."""
-    spec = dict(rig.spec)
-    if "path" in spec:
-        spec["path"] = os.path.relpath(spec["path"], Path(path).absolute().parent)
-    write_json(path, spec)
+    write_json(path, portable_spec(rig, Path(path).parent))
 
 
 def read_spec(path: str | Path) -> dict[str, Any]:
@@ -82,6 +79,16 @@ def read_spec(path: str | Path) -> dict[str, Any]:
     spec = read_json(path)
     if not isinstance(spec, dict):
         raise InputError(f"{path}: expected a JSON object that describes a rig, got {type(spec).__name__}")
-    if isinstance(spec.get("path"), str):
-        spec["path"] = os.path.normpath(Path(path).absolute().parent / spec["path"])
-    return spec
+    return local_spec(spec, Path(path).parent)
+
+
+def portable_spec(rig: Rig, folder: str | Path) -> dict[str, Any]:
+    """`rig.spec` for a document in `folder`: a file it names is given relative to it, so that the two can move together."""
+    spec = dict(rig.spec)
+    return {**spec, "path": os.path.relpath(spec["path"], Path(folder).absolute())} if "path" in spec else spec
+
+
+def local_spec(spec: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
+    """What `portable_spec` gave, for `load_rig`; an absolute path stays as it is."""
+    path = spec.get("path")
+    return {**spec, "path": os.path.normpath(Path(folder).absolute() / path)} if isinstance(path, str) and path else dict(spec)
