@@ -8,6 +8,7 @@ import av
 import pytest
 from PIL import Image
 
+from gafcore.cli.evaluate import fit_notes
 from gafcore.cli.main import main
 
 pytestmark = pytest.mark.timeout(300)
@@ -41,7 +42,30 @@ def test_eval_measures_every_split(work, capsys):
     lines = [line for line in capsys.readouterr().out.splitlines() if "psnr" in line]
     assert [line.split(":")[0] for line in lines] == ["train", "novel_view", "novel_expression"]
     assert "<svg" in (work / "report" / "report.html").read_text()
-    assert json.loads((work / "report" / "evaluation.json").read_text())
+    stored = json.loads((work / "report" / "evaluation.json").read_text())
+    assert stored["notes"][0].startswith("Fit: The LPIPS term was off")
+    assert "Fit: The LPIPS term was off" in (work / "report" / "report.html").read_text()
+
+
+def test_notes_of_a_fit_with_colour_correction(work, tmp_path):
+    manifest = json.loads((work / "avatar" / "avatar.json").read_text())
+    manifest["info"] = {"color_correction": [[0.0]], "notes": ["one", 2]}
+    (tmp_path / "avatar.json").write_text(json.dumps(manifest))
+    first, second = fit_notes(tmp_path)
+    assert first == "Fit: one" and "colour correction was fitted; it is not applied here" in second
+    for info in (None, [], {}, {"notes": 5}):
+        (tmp_path / "avatar.json").write_text(json.dumps({**manifest, "info": info}))
+        assert fit_notes(tmp_path) == ()
+
+
+def test_synth_replaces_its_own_capture_only(tmp_path, capsys):
+    tiny = ["--size", "16", "--n-timesteps", "1", "--n-cameras", "1", "--samples", "1", "--hair", "bald"]
+    for _ in range(2):
+        assert main(["synth", "--out", str(tmp_path / "c"), *tiny]) == 0
+    (tmp_path / "c" / "avatar").mkdir()
+    assert main(["synth", "--out", str(tmp_path / "c"), *tiny]) == 2
+    assert "was not written by this: avatar" in capsys.readouterr().err and (tmp_path / "c" / "avatar").exists()
+    assert main(["synth", "--out", str(tmp_path), *tiny]) == 2
 
 
 def test_render_makes_videos_and_folders(work):
@@ -70,6 +94,20 @@ def test_resume_of_a_finished_fit_changes_nothing(work, capsys):
         (["render", "{}/avatar", "--out", "{}/x.mp4", "--orbit", "--camera", "0", "0", "1"], "--orbit cannot be combined"),
         (["render", "{}/avatar", "--out", "{}/x.gif"], "x.gif"),
         (["track", "{}/absent.mp4", "--out", "{}/x", "--models", "{}"], "face_landmarker.task"),
+        (["synth", "--out", "{}/x", "--size", "0"], "size must be in 1..4096, got 0"),
+        (["synth", "--out", "{}/x", "--fps", "nan"], "fps must be > 0"),
+        (["synth", "--out", "{}/x", "--hair", "mullet"], "hair must be"),
+        (["eval", "{}/avatar", "{}/capture", "--out", "{}/x", "--max-frames", "0"], "max_frames must be at least 1"),
+        (["eval", "{}/avatar", "{}/capture", "--out", "{}/x", "--samples", "-1"], "samples at least 0"),
+        (["track", "{}/absent.mp4", "--out", "{}/x", "--min-confidence", "2"], "min_confidence must be in 0..1, got 2"),
+        (["track", "{}/absent.mp4", "--out", "{}/x", "--solver.iterations", "0"], "iterations must be at least 1, got 0"),
+        (["fit", "{}/capture", "--out", "{}/x", "--lr.means", "nan"], "lr.means must be finite, got nan"),
+        (["fit", "{}/capture", "--out", "{}/x", "--loss.ssim", "inf"], "loss.ssim must be finite, got inf"),
+        (["synth", "--out", "{}/avatar/avatar.json"], "avatar.json: is a file"),
+        (["fit", "{}/capture", "--out", "{}/avatar/avatar.json"], "avatar.json: is a file"),
+        (["eval", "{}/avatar", "{}/capture", "--out", "{}/avatar/avatar.json"], "avatar.json: is a file"),
+        (["track", "{}/absent.mp4", "--out", "{}/avatar/avatar.json"], "avatar.json: is a file"),
+        (["track", "{}/absent.mp4", "--out", "{}/avatar"], "was not written by this: avatar.json, checkpoints, history.json and 2 more"),
     ],
 )
 def test_wrong_input_exits_with_2_and_one_line(work, capsys, arguments, message):

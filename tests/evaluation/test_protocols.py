@@ -66,6 +66,10 @@ def test_limits_and_wrong_input(capture, avatar):
     assert [s.frame for s in few.scores] == [1, 7] and len(few.samples) == 1
     with pytest.raises(InputError, match=r"no frames in split 'tests'; it has \['train', 'novel_view'\]"):
         evaluate(avatar, capture, ["tests"], progress=False)
+    for options in ({"max_frames": 0}, {"max_frames": -1}, {"samples": -1}):
+        with pytest.raises(InputError, match="max_frames must be at least 1 and samples at least 0"):
+            evaluate(avatar, capture, progress=False, **options)
+    assert not evaluate(avatar, capture, ["train"], max_frames=1, samples=0, progress=False).samples
     with pytest.raises(InputError, match="the avatar has 2 timesteps, the capture 4"):
         evaluate(replace(avatar, params=avatar.params[:2]), capture, progress=False)
 

@@ -80,10 +80,3 @@ def test_a_rig_without_landmarks_is_refused(test_data, setting):
     rig = replace(load_rig(setting.rig), landmarks={})
     with pytest.raises(InputError, match="has no mediapipe landmarks"):
         track(video.read(test_data("portraits/astronaut.png")), rig, setting)
-
-
-def test_a_focal_length_must_be_positive(test_data, setting):
-    from dataclasses import replace
-
-    with pytest.raises(InputError, match="focal must be > 0 px, got -5"):
-        track(video.read(test_data("portraits/astronaut.png")), load_rig(setting.rig), replace(setting, focal=-5))

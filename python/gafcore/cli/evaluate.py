@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gafcore import captures
 from gafcore.avatars import load_avatar
+from gafcore.avatars.storage import read_manifest
 from gafcore.cli.flags import PathArgument
 from gafcore.evaluation import Evaluation, evaluate
-from gafcore.files import read_json
+from gafcore.files import check_output_folder, read_json
 from gafcore.fitting import load_lpips
 
 
 def lines(evaluation: Evaluation) -> list[str]:
     """One line a split: every mean figure."""
     return [f"{split}: " + ", ".join(f"{k} {v:.4g}" for k, v in evaluation.mean(split).items()) for split in evaluation.splits]
+
+
+def fit_notes(avatar: Path) -> tuple[str, ...]:
+    """What the avatar's manifest says that a reader of the figures should know about its fit."""
+    info = read_manifest(avatar).get("info")
+    info = info if isinstance(info, dict) else {}
+    notes = info.get("notes")
+    said = [f"Fit: {note}" for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
+    if info.get("color_correction") is not None:
+        said.append("Fit: a colour correction was fitted; it is not applied here, so the figures hold the camera's changes of colour, too.")
+    return tuple(said)
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,7 @@ class Eval:
     """File or folder with the weights of VGG16 and LPIPS; without it LPIPS is not measured."""
 
     def run(self) -> None:
+        check_output_folder(self.out)
         avatar = load_avatar(self.avatar)
         perceptual = load_lpips(self.lpips_weights) if self.lpips_weights else None
         history = self.avatar / "history.json"
@@ -49,6 +62,7 @@ class Eval:
             max_frames=self.max_frames,
             samples=self.samples,
         )
+        result = replace(result, notes=(*fit_notes(self.avatar), *result.notes))
         report = result.write(self.out, read_json(history) if history.exists() else None)
         print("\n".join(lines(result)))
         print(f"wrote {report}")

@@ -97,8 +97,10 @@ def evaluate(
         progress: Show progress on stderr.
 
     Raises:
-        InputError: Unknown split, or the avatar has other timesteps than the capture.
+        InputError: Unknown split, `max_frames` below 1, negative `samples`, or the avatar has other timesteps than the capture.
     """
+    if (max_frames is not None and max_frames < 1) or samples < 0:
+        raise InputError(f"max_frames must be at least 1 and samples at least 0, got {max_frames} and {samples}")
     names = _chosen_splits(capture, splits)
     if len(avatar.params) != len(capture.params):
         raise InputError(f"the avatar has {len(avatar.params)} timesteps, the capture {len(capture.params)}: fitted to another capture?")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -105,6 +106,10 @@ class FitConfig:
         for name, value in (("sh_every", self.sh_every), ("density.every", self.density.every)):
             if value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}")
+        for group, values in (("lr", self.lr), ("loss", self.loss)):
+            for name, value in vars(values).items():
+                if not math.isfinite(value):
+                    raise InputError(f"{group}.{name} must be finite, got {value}")
 
 
 _FREE_TO_CHANGE = ("checkpoint_every", "tensorboard")  # these do not touch the result, so a resumed run may differ in them

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from gafcore.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,14 @@ class SolverConfig:
     smoothness: Literal["study", "gaf"] = "study"
     """relative weights of the first differences in time: of this package's study, or of the GAF paper"""
 
+    def __post_init__(self) -> None:
+        for name in ("key_frames", "key_iterations", "iterations"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, value in vars(self).items():
+            if isinstance(value, float) and not (math.isfinite(value) and value >= 0):
+                raise InputError(f"{name} must be a number, at least 0, got {value}")
+
     def first_differences(self) -> Smoothness:
         return Smoothness() if self.smoothness == "study" else gaf_smoothness()
 
@@ -82,3 +93,11 @@ class TrackConfig:
     """confidence below which a face does not count"""
     overlay: Literal["video", "sheet"] = "video"
     solver: SolverConfig = field(default_factory=SolverConfig)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_confidence <= 1:
+            raise InputError(f"min_confidence must be in 0..1, got {self.min_confidence}")
+        if self.max_frames is not None and self.max_frames < 1:
+            raise InputError(f"max_frames must be at least 1, got {self.max_frames}")
+        if self.focal is not None and not 0 < self.focal < math.inf:
+            raise InputError(f"focal must be > 0 px, got {self.focal}")

@@ -47,13 +47,11 @@ def track(clip: Clip, rig: Rig, config: TrackConfig | None = None, *, models: Mo
 
     Raises:
         MissingError: MediaPipe or a model file is absent.
-        InputError: The rig has no MediaPipe landmarks, the focal length is not positive, or no frame shows a face.
+        InputError: The rig has no MediaPipe landmarks, or no frame shows a face.
     """
     config = config or TrackConfig()
     if LANDMARKS not in rig.landmarks or len(rig.landmarks[LANDMARKS].indices) == 0:
         raise InputError(f"rig {rig.name!r} has no {LANDMARKS} landmarks, so it cannot be tracked")
-    if config.focal is not None and not config.focal > 0:
-        raise InputError(f"focal must be > 0 px, got {config.focal}")
     detections = detect(clip, models or find_models(config.models), max_frames=config.max_frames, min_confidence=config.min_confidence)
     seconds = dict(detections.seconds)
     start = time.perf_counter()

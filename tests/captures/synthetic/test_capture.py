@@ -10,6 +10,7 @@ from gafcore import captures
 from gafcore.cameras import resize
 from gafcore.captures.synthetic import HAIR_STYLES, SynthConfig, from_motion, make
 from gafcore.captures.synthetic.look import random_look
+from gafcore.errors import InputError
 from gafcore.mesh import mask_map
 
 SMALL = SynthConfig(seed=5, size=48, n_timesteps=5, hair="short")
@@ -154,11 +155,12 @@ def test_looks_vary_and_hang_together():
         ({"n_timesteps": 0}, r"n_timesteps must be in"),
         ({"samples": 99}, r"samples must be in 1\.\.16, got 99"),
         ({"fps": 0.0}, "fps must be > 0"),
+        ({"fps": float("nan")}, "fps must be > 0"),
         ({"hair": "mullet"}, "hair must be 'random' or one of bald, .* got 'mullet'"),
     ],
 )
 def test_settings_are_checked(kwargs, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         SynthConfig(**kwargs)
 
 

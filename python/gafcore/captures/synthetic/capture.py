@@ -20,6 +20,7 @@ from gafcore.captures.synthetic.look import HAIR_STYLES, Look, random_look
 from gafcore.captures.synthetic.motion import random_identity, random_motion
 from gafcore.captures.synthetic.paint import paint
 from gafcore.captures.synthetic.render import Model, pose_hair, render
+from gafcore.errors import InputError
 from gafcore.mesh import vertex_normals
 from gafcore.rigs import load_rig
 from gafcore.rigs.base import Rig
@@ -63,11 +64,11 @@ class SynthConfig:
         for name, (low, high) in limits.items():
             value = getattr(self, name)
             if not low <= value <= high:
-                raise ValueError(f"{name} must be in {low}..{high}, got {value}")
-        if self.fps <= 0 or self.eval_timesteps < 0:
-            raise ValueError(f"fps must be > 0 and eval_timesteps >= 0, got {self.fps} and {self.eval_timesteps}")
+                raise InputError(f"{name} must be in {low}..{high}, got {value}")
+        if not 0 < self.fps < float("inf") or self.eval_timesteps < 0:
+            raise InputError(f"fps must be > 0 and finite, and eval_timesteps >= 0, got {self.fps} and {self.eval_timesteps}")
         if self.hair not in (*HAIR_STYLES, "random"):
-            raise ValueError(f"hair must be 'random' or one of {', '.join(HAIR_STYLES)}, got {self.hair!r}")
+            raise InputError(f"hair must be 'random' or one of {', '.join(HAIR_STYLES)}, got {self.hair!r}")
 
 
 @dataclass(frozen=True)
