@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,6 +21,22 @@ def test_messages_name_what_was_given():
         check.tensor("means", torch.zeros(10, 3, dtype=torch.int64), ("N", 3))
     with pytest.raises(TypeError, match="means must be a tensor .* got list"):
         check.tensor("means", [1.0], ("N", 3))
+
+
+def test_device_is_compared():
+    check.tensor("faces", torch.zeros(2), ("F",), device=torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"faces must be on cpu like the other tensors, got \(2,\) float32 on meta; move it"):
+        check.tensor("faces", torch.zeros(2, device="meta"), ("F",), device=torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"faces must be on meta like the other tensors, got \(2,\) float32 on cpu; move it"):
+        check.tensor("faces", torch.zeros(2), ("F",), like=torch.zeros(2, device="meta"))
+
+
+def test_integer():
+    check.integer("width", 64)
+    check.integer("width", np.int64(64))
+    for value in (64.0, "64", None, True, torch.tensor(64)):
+        with pytest.raises(TypeError, match="width must be an integer, got"):
+            check.integer("width", value)
 
 
 def test_index_range_gives_the_bad_number():

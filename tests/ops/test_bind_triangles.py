@@ -208,6 +208,8 @@ def test_op_is_registered_well():
         (dict(means=torch.zeros(3, 3)), r"means must be \[N, 3\] float32 with N = 2, got \(3, 3\) float32"),
         (dict(quats=torch.zeros(2, 3)), r"quats must be \[N, 4\] float32 with N = 2, got \(2, 3\) float32"),
         (dict(log_scales=torch.zeros(2, 3).double()), r"log_scales must be \[N, 3\] float32.*, got \(2, 3\) float64"),
+        (dict(faces=torch.zeros(1, 3, dtype=torch.int64, device="meta")), r"faces must be on cpu like the other tensors, got .* on meta;"),
+        (dict(binding=torch.zeros(2, dtype=torch.int64, device="meta")), r"binding must be on cpu like the other tensors"),
         (dict(means=torch.zeros(2, 3, device="meta")), r"means must be on cpu like the other tensors, got \(2, 3\) float32 on meta"),
     ],
 )

@@ -134,6 +134,8 @@ def test_op_is_registered_well():
         (dict(triangle_ids=torch.ones(1, 2, 2, dtype=torch.int32)), r"triangle_ids must hold -1 or numbers of faces from 0 to 0, got 1"),
         (dict(triangle_ids=torch.full((1, 2, 2), -2, dtype=torch.int32)), r"triangle_ids must hold -1 or .* got -2"),
         (dict(triangle_ids=torch.zeros(1, 2, 2, dtype=torch.int64)), r"triangle_ids must be \[C, H, W\] int32, got \(1, 2, 2\) int64"),
+        (dict(faces=torch.zeros(1, 3, dtype=torch.int64, device="meta")), r"faces must be on cpu like the other tensors, got .* on meta;"),
+        (dict(triangle_ids=torch.zeros(1, 2, 2, dtype=torch.int32, device="meta")), r"triangle_ids must be on cpu like the other tensors"),
         (dict(barycentrics=torch.zeros(1, 2, 3, 3)), r"barycentrics must be \[C, H, W, 3\] float32 with C = 1, H = 2, W = 2, got"),
     ],
 )

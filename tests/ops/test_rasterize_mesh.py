@@ -218,6 +218,7 @@ def test_compiles_without_graph_breaks():
         (dict(faces=torch.tensor([[0, 1, -1]])), r"faces must hold numbers of vertices from 0 to 3, got -1"),
         (dict(Ks=torch.zeros(2, 3, 3)), r"Ks must be \[C, 3, 3\] float32 with C = 1, got \(2, 3, 3\) float32"),
         (dict(viewmats=torch.eye(4, dtype=torch.float64)[None]), r"viewmats must be \[C, 4, 4\] float32, got \(1, 4, 4\) float64"),
+        (dict(faces=torch.zeros(1, 3, dtype=torch.int64, device="meta")), r"faces must be on cpu like the other tensors, got .* on meta;"),
         (dict(width=-1), r"width and height must be >= 0, got -1 and 4"),
         (dict(near_plane=0.0), r"near_plane must be > 0, got 0\.0"),
     ],
@@ -228,6 +229,13 @@ def test_wrong_input(change, message):
     )
     with pytest.raises(ValueError, match=message):
         rasterize_mesh(**{**args, **change})
+
+
+@pytest.mark.parametrize("name", ["width", "height"])
+def test_sizes_are_integers(name):
+    size = {"width": 4, "height": 4, name: 4.0}
+    with pytest.raises(TypeError, match=rf"{name} must be an integer, got 4\.0"):
+        rasterize_mesh(torch.zeros(4, 3), torch.tensor([[0, 1, 2]]), torch.eye(4)[None], torch.eye(3)[None], **size)
 
 
 def test_large_coordinates_keep_pixels_small():

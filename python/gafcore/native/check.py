@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,6 +31,7 @@ def tensor(
     sizes: dict[str, int] | None = None,
     *,
     like: Tensor | None = None,
+    device: torch.device | None = None,
     dtypes: Sequence[torch.dtype] = FLOATS,
 ) -> dict[str, int]:
     """Check one tensor and collect the sizes of its named dimensions.
@@ -40,6 +42,7 @@ def tensor(
         shape: Numbers are required sizes; names are bound to what is found, or compared with `sizes` where already bound.
         sizes: Sizes bound so far; extended in place.
         like: Where given, dtype and device must equal this tensor's.
+        device: Where given, the device must be this one; for tensors of another dtype than the others.
         dtypes: Allowed dtypes (ignored with `like`).
 
     Returns:
@@ -52,7 +55,7 @@ def tensor(
     sizes = {} if sizes is None else sizes
     known = dict(sizes)
     if like is not None:
-        dtypes = (like.dtype,)
+        dtypes, device = (like.dtype,), like.device
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a tensor {_expected(shape, dtypes)}, got {describe(x)}")
     fits = x.dim() == len(shape) and x.dtype in dtypes
@@ -62,9 +65,10 @@ def tensor(
     if not fits:
         bound = ", ".join(f"{k} = {known[k]}" for k in shape if k in known)
         raise ValueError(f"{name} must be {_expected(shape, dtypes)}{f' with {bound}' if bound else ''}, got {describe(x)}")
-    if like is not None and x.device != like.device:
-        raise ValueError(f"{name} must be on {like.device} like the other tensors, got {describe(x)} on {x.device}; move it with .to()")
-    if like is None and x.device.type not in ("cpu", "meta"):
+    if device is not None and x.device != device:
+        given = describe(x) if x.device.type != "cpu" else f"{describe(x)} on cpu"
+        raise ValueError(f"{name} must be on {device} like the other tensors, got {given}; move it with .to()")
+    if device is None and x.device.type not in ("cpu", "meta"):
         raise ValueError(f"{name} is on {x.device}; this build of gafcore has kernels for the CPU only, move it with .cpu()")
     return sizes
 
@@ -86,3 +90,9 @@ def positive(name: str, value: float) -> None:
     """Raises ValueError unless `value` > 0."""
     if not value > 0:
         raise ValueError(f"{name} must be > 0, got {value}")
+
+
+def integer(name: str, value: int) -> None:
+    """Raises TypeError unless `value` is a whole number by type: 64, not 64.0."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer, torch.SymInt)):
+        raise TypeError(f"{name} must be an integer, got {value!r}")

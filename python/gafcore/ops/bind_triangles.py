@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from gafcore.native import check, launch
 from gafcore.ops.registry import define
@@ -94,6 +95,7 @@ class _BindTriangles(torch.autograd.Function):
         return _forward_op(vertices, faces, binding, means, quats, log_scales)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, v_means, v_quats, v_scales):
         needs_vertices = ctx.needs_input_grad[0]
         v_vertices, *v_local = _backward_op(*ctx.saved_tensors, v_means, v_quats, v_scales, needs_vertices)
@@ -130,8 +132,8 @@ def bind_triangles(
     """
     sizes = check.tensor("vertices", vertices, ("B", "V", 3))
     ids = (torch.int64,)
-    check.tensor("faces", faces, ("F", 3), sizes, dtypes=ids)
-    check.tensor("binding", binding, ("N",), sizes, dtypes=ids)
+    check.tensor("faces", faces, ("F", 3), sizes, device=vertices.device, dtypes=ids)
+    check.tensor("binding", binding, ("N",), sizes, device=vertices.device, dtypes=ids)
     check.tensor("means", means, ("N", 3), sizes, like=vertices)
     check.tensor("quats", quats, ("N", 4), sizes, like=vertices)
     check.tensor("log_scales", log_scales, ("N", 3), sizes, like=vertices)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from gafcore.native import check, launch
 from gafcore.ops.registry import define
@@ -95,6 +96,7 @@ class _Interpolate(torch.autograd.Function):
         return _forward_op(attributes, faces, triangle_ids, barycentrics)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, v_image):
         needs = (ctx.needs_input_grad[0], ctx.needs_input_grad[3])
         v_attributes, v_barycentrics = _backward_op(*ctx.saved_tensors, v_image, *needs)
@@ -126,8 +128,8 @@ def interpolate(
         sizes = check.tensor("attributes", attributes, ("V", "A"))
     else:
         sizes = check.tensor("attributes", attributes, ("C", "V", "A"))
-    check.tensor("faces", faces, ("F", 3), dtypes=(torch.int64,))
-    check.tensor("triangle_ids", triangle_ids, ("C", "H", "W"), sizes, dtypes=(torch.int32,))
+    check.tensor("faces", faces, ("F", 3), device=attributes.device, dtypes=(torch.int64,))
+    check.tensor("triangle_ids", triangle_ids, ("C", "H", "W"), sizes, device=attributes.device, dtypes=(torch.int32,))
     check.tensor("barycentrics", barycentrics, ("C", "H", "W", 3), sizes, like=attributes)
     if torch.is_grad_enabled() and (attributes.requires_grad or barycentrics.requires_grad):
         return _Interpolate.apply(attributes, faces, triangle_ids, barycentrics)

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from gafcore.native import check, launch
 from gafcore.ops.registry import define
@@ -88,6 +89,7 @@ class _PhotometricLoss(torch.autograd.Function):
         return l1, ssim
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, v_l1, v_ssim):
         return _backward_op(*ctx.saved_tensors, v_l1, v_ssim), None, None, None
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from gafcore.native import check, launch
 from gafcore.ops.registry import define
@@ -104,6 +105,7 @@ class _RasterizeMesh(torch.autograd.Function):
         return triangle_ids, barycentrics, depth
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, _, v_barycentrics, v_depth):
         v_vertices, v_viewmats = _backward_op(*ctx.saved_tensors, v_barycentrics, v_depth)
         needs = ctx.needs_input_grad
@@ -141,16 +143,19 @@ def rasterize_mesh(
         pass no gradient.
 
     Raises:
+        TypeError: An argument is not a tensor, or a size not an integer.
         ValueError: A shape, dtype or device does not fit, a number in `faces` is out of range, or a size is negative.
     """
     if isinstance(vertices, Tensor) and vertices.dim() == 2:
         sizes = check.tensor("vertices", vertices, ("V", 3))
     else:
         sizes = check.tensor("vertices", vertices, ("C", "V", 3))
-    check.tensor("faces", faces, ("F", 3), dtypes=(torch.int64,))
+    check.tensor("faces", faces, ("F", 3), device=vertices.device, dtypes=(torch.int64,))
     check.tensor("viewmats", viewmats, ("C", 4, 4), sizes, like=vertices)
     check.tensor("Ks", Ks, ("C", 3, 3), sizes, like=vertices)
     check.positive("near_plane", near_plane)
+    check.integer("width", width)
+    check.integer("height", height)
     if width < 0 or height < 0:
         raise ValueError(f"width and height must be >= 0, got {width} and {height}")
     args = (vertices, faces, viewmats, Ks, width, height, float(near_plane))
