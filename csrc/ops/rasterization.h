@@ -37,7 +37,8 @@ struct RasterizationProjectArgs {
   const T* quats;               // [N, 4] wxyz, any length
   const T* scales;              // [N, 3] metres
   const T* opacities;           // [N]
-  const T* colors;              // [N, K, 3] with SH, else [N, D], or null
+  const T* colors;              // [N, K, 3] with SH, else [N, D], or null; of more channels than a splat carries
+                                // it matters only whether they are finite
   const T* viewmats;            // [C, 4, 4] world to camera
   const T* Ks;                  // [C, 3, 3] pixels
   T* splats;                    // [C 16 G, 16] out

@@ -47,12 +47,24 @@ def test_extreme_numbers_are_left_out_or_drawn_but_never_spread(data):
 
 @pytest.mark.parametrize("name", ["means", "quats", "scales", "opacities", "colors"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_one_bad_gaussian_is_counted_and_does_no_harm(name, value):
-    scene = cases.scene(n=9, cameras=1, sh_degree=2)
+@pytest.mark.parametrize(
+    "options", [dict(sh_degree=2), dict(channels=5), dict(channels=4, render_mode="RGB+D"), dict(channels=9, per_camera=True)], ids=str
+)
+def test_one_bad_gaussian_is_counted_and_does_no_harm(name, value, options):
+    check_bad_gaussian(cases.scene(n=9, cameras=1, **options), name, 0, value)
+
+
+@pytest.mark.parametrize("options", [dict(), dict(channels=5)], ids=str)
+def test_scales_too_large_for_a_determinant_count_as_not_finite(options):
+    check_bad_gaussian(cases.scene(n=9, cameras=1, **options), "scales", slice(None), 1e9)
+
+
+def check_bad_gaussian(scene, name, column, value):
     bad, good = scene.tensors(torch.float32), scene.tensors(torch.float32)
-    bad[name].reshape(9, -1)[4, 0] = value
+    bad[name].reshape(9, -1)[4, column] = value
+    gaussians = 1 if bad["opacities"].dim() == 2 else 0
     for k in cases.NAMES[:5]:
-        good[k] = torch.cat([good[k][:4], good[k][5:]])
+        good[k] = torch.cat([good[k].narrow(gaussians, 0, 4), good[k].narrow(gaussians, 5, 4)], gaussians)
     for v in bad.values():
         v.requires_grad_()
     image, _, meta = render(bad, scene)
@@ -82,6 +94,29 @@ def test_no_cameras_give_no_images():
     )
     assert image.shape == (0, scene.height, scene.width, 3)
     assert alpha.shape == (0, scene.height, scene.width, 1)
+
+
+def test_no_cameras_give_no_gradient():
+    scene = cases.scene(n=40000, cameras=1)  # large enough for memory that was used before
+    tensors = scene.tensors(torch.float32, grad=True)
+    render(tensors, scene)[0].sum().backward()
+    for v in tensors.values():
+        v.grad = None
+    image, alpha, meta = rasterization(
+        *(tensors[k] for k in cases.NAMES[:5]), tensors["viewmats"][:0], scene.Ks[:0].float(), scene.width, scene.height
+    )
+    (image.sum() + alpha.sum() + meta["depths"].sum()).backward()
+    for name in cases.NAMES:
+        assert tensors[name].grad.abs().sum() == 0, name
+
+
+def test_a_second_derivative_is_refused():
+    scene = cases.scene(n=9, cameras=1)
+    tensors = scene.tensors(grad=True)
+    loss = render(tensors, scene)[0].square().sum()
+    gradient = torch.autograd.grad(loss, tensors["means"], create_graph=True)[0]
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
 
 
 def test_zero_scales_are_points_with_the_blur_alone():
@@ -164,6 +199,7 @@ def test_mixed_shared_and_per_camera_input():
         (dict(quats=torch.zeros(9, 4)), r"quats must be \[N, 4\] float32 with N = 10, got \(9, 4\) float32"),
         (dict(scales=torch.zeros(10, 3).double()), r"scales must be \[N, 3\] float32 with N = 10, got \(10, 3\) float64"),
         (dict(opacities=torch.zeros(10, 1)), r"opacities must be \[C, N\] float32"),
+        (dict(colors=torch.zeros(10, 0)), r"colors must have at least one channel, got \(10, 0\) float32"),
         (dict(colors=torch.zeros(10)), r"colors must be \[N, D\] float32"),
         (dict(viewmats=torch.zeros(4, 4)), r"viewmats must be \[C, 4, 4\] float32 or float64, got \(4, 4\) float32"),
         (dict(Ks=torch.zeros(2, 3, 3)), r"Ks must be \[C, 3, 3\] float32 with C = 1, got \(2, 3, 3\) float32"),
@@ -187,6 +223,15 @@ def test_wrong_input_is_named(change, message):
     )  # fmt: skip
     with pytest.raises(ValueError, match=message):
         rasterization(**{**arguments, **change})
+
+
+@pytest.mark.parametrize("name", ["width", "height"])
+@pytest.mark.parametrize("value", [64.0, "64", None, True])
+def test_sizes_are_integers(name, value):
+    scene = cases.scene(n=3, cameras=1)
+    size = {"width": 8, "height": 8, name: value}
+    with pytest.raises(TypeError, match=f"{name} must be an integer, got {value!r}"):
+        rasterization(*(scene.tensors()[k] for k in cases.NAMES), scene.Ks, **size)
 
 
 def test_unknown_options_are_refused_and_tuning_is_ignored():

@@ -37,6 +37,20 @@ GAF_HD Colors<S> colors_of_group(const RasterizationProjectArgs<S>& a, int64_t c
   return out;
 }
 
+// 0, and NaN where one of the channels that travel beside the splat (there are more than it carries) is not finite.
+template <class S>
+GAF_HD Lanes<S> features_of_group(const RasterizationProjectArgs<S>& a, int64_t camera, int64_t first) {
+  S sum[kLanes] = {};
+  if (!a.colors || a.sh_degree >= 0 || a.n_colors <= kSplatChannels) return Lanes<S>(0);
+  const S* row = colors_of(a, camera) + first * a.n_colors;
+  for (int i = 0; i < kLanes && first + i < a.n_gaussians; ++i, row += a.n_colors) {
+    int nonfinite = 0;
+    for (int64_t c = 0; c < a.n_colors; ++c) nonfinite |= row[c] - row[c] != 0;
+    if (nonfinite) sum[i] = S(__builtin_nan(""));
+  }
+  return Lanes<S>::load(sum);
+}
+
 template <class S>
 GAF_HD Lanes<S> lanes_below(int64_t count) {
   return select_(lane_numbers<S>() < Lanes<S>(S(count < kLanes ? count : kLanes)), Lanes<S>(1), Lanes<S>(0));
@@ -82,7 +96,8 @@ int64_t project_groups(const RasterizationProjectArgs<S>& a, int64_t camera, int
     const auto real = lanes_below<S>(count) > V(0);
     // x - x is 0 for every finite x and NaN otherwise. Behind the camera only the depth must be finite to know that.
     const V place = (g.p.z - g.p.z) + (in.opacity - in.opacity);
-    V shape = (g.x - g.x) + (g.y - g.y) + (w.u_x - w.u_x) + (w.u_y - w.u_y) + (w.v_y - w.v_y) + (g.xx - g.xx) + (opacity - opacity);
+    V shape = (g.x - g.x) + (g.y - g.y) + (w.u_x - w.u_x) + (w.u_y - w.u_y) + (w.v_y - w.v_y) + (g.xx - g.xx) + (g.det - g.det) + (opacity - opacity) +
+              features_of_group(a, camera, first);
     for (int c = 0; c < kSplatChannels; ++c) shape = shape + (color.channel[c] - color.channel[c]);
     const auto in_front = (g.p.z > V(0)) & (g.p.z >= V(S(a.near_plane))) & (g.p.z <= V(S(a.far_plane)));
     const auto finite = place + shape == V(0);

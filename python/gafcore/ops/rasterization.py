@@ -38,8 +38,9 @@ def _check_options(render_mode: str, rasterize_mode: str, sh_degree: int | None,
         raise ValueError(f"rasterize_mode must be one of {', '.join(RASTERIZE_MODES)}, got {rasterize_mode!r}")
     if sh_degree is not None and not 0 <= sh_degree <= MAX_SH_DEGREE:
         raise ValueError(f"sh_degree must be None or from 0 to {MAX_SH_DEGREE}, got {sh_degree}")
-    check.positive("width", width)
-    check.positive("height", height)
+    for name, size in (("width", width), ("height", height)):
+        check.integer(name, size)
+        check.positive(name, size)
     for name, value in options.items():
         if name in _GSPLAT_TUNING:
             continue
@@ -69,6 +70,8 @@ def _check_colors(colors: Tensor | Any, sh_degree: int | None, sizes: dict[str, 
     per_camera = ("C",) if isinstance(colors, Tensor) and colors.dim() == (3 if sh_degree is None else 4) else ()
     if sh_degree is None:
         check.tensor("colors", colors, (*per_camera, "N", "D"), sizes, like=like)
+        if sizes["D"] == 0:
+            raise ValueError(f"colors must have at least one channel, got {check.describe(colors)}")
         return colors
     check.tensor("colors", colors, (*per_camera, "N", "K", 3), sizes, like=like)
     bases = (sh_degree + 1) ** 2
@@ -148,6 +151,7 @@ def rasterization(
         `n_pairs_blended` of them before their tile was opaque.
 
     Raises:
+        TypeError: An argument is not a tensor, a size not an integer, or a keyword unknown.
         ValueError: A shape, dtype, device or option does not fit.
     """
     _check_options(render_mode, rasterize_mode, sh_degree, width, height, gsplat_options)
@@ -164,7 +168,8 @@ def rasterization(
     fused = n_channels <= SPLAT_CHANNELS
     if absgrad and not fused:
         raise ValueError(f"absgrad needs at most {SPLAT_CHANNELS} channels, colours and depth together, got {n_channels}")
-    splat_colors = colors if fused else None
+    # Channels beside the splats are blended by `blend`; projection looks at them only to leave out Gaussians that are not finite.
+    splat_colors = colors if fused or colors is None else colors.detach()
     degree = sh_degree if sh_degree is not None and splat_colors is not None else -1
     antialiased = rasterize_mode == "antialiased"
     differentiable = _requires_grad(means, quats, scales, opacities, splat_colors, viewmats)

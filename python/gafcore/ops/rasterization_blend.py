@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from gafcore.native import empty, launch
 from gafcore.ops.registry import define
@@ -124,6 +125,7 @@ class _Blend(torch.autograd.Function):
         return render, alphas, kept, statistics  # torch.compile wants to see every output whose size depends on values
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, v_render, v_alphas, *_):
         splats, depths, radii, features, backgrounds, render, alphas, kept = ctx.saved_tensors
         absgrad, needs_backgrounds = ctx.absgrad_of is not None, ctx.needs_input_grad[5]

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from gafcore.native import empty, launch
 from gafcore.ops.registry import define
@@ -115,6 +116,8 @@ def _backward(means, quats, scales, opacities, colors, viewmats, Ks, width, heig
     means, quats, scales, opacities, colors, viewmats, Ks = _contiguous(means, quats, scales, opacities, colors, viewmats, Ks)
     v_splats, v_means2d, v_depths = _contiguous(v_splats, v_means2d, v_depths)
     out = _gradients(means, quats, scales, opacities, colors, viewmats, needs_colors, needs_viewmats, empty)
+    if viewmats.shape[0] == 0:  # the kernel writes a Gaussian's sum with its last camera
+        return tuple(x.zero_() for x in out)
     launch(
         "rasterization_project_bwd",
         means,
@@ -162,6 +165,7 @@ class _Project(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, v_splats, v_means2d, v_depths, *_):
         *inputs, radii = ctx.saved_tensors
         means, viewmats = inputs[0], inputs[5]
