@@ -9,6 +9,7 @@
 #include <condition_variable>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -82,7 +83,7 @@ class Pool {
     {
       const std::lock_guard lock(mutex_);
       loop_ = &loop;
-      helpers_ = threads - 1;
+      helpers_ = std::min(threads - 1, int(workers_.size()));
       pending_.store(helpers_, std::memory_order_relaxed);
       generation_.fetch_add(1, std::memory_order_release);
     }
@@ -100,12 +101,14 @@ class Pool {
   }
 
  private:
-  void grow(int count) {
+  // Where the system gives no more threads, those that exist do the work.
+  void grow(int count) try {
     while (int(workers_.size()) < count) {
       const int id = int(workers_.size());
       workers_.emplace_back([this, id, seen = generation_.load()] { serve(id, seen); });
       workers_.back().detach();  // they live as long as the process; a fork leaves them behind
     }
+  } catch (const std::system_error&) {
   }
 
   void serve(int id, uint64_t seen) {
@@ -145,6 +148,21 @@ class Pool {
 std::atomic<bool> busy{false};
 Pool* pool = nullptr;  // guarded by `busy`; never destroyed, so that workers outlive static destruction
 
+// Takes the pool if nobody has it.
+class Turn {
+ public:
+  Turn() : mine_(!busy.exchange(true, std::memory_order_acquire)) {}
+  Turn(const Turn&) = delete;
+  Turn& operator=(const Turn&) = delete;
+  ~Turn() {
+    if (mine_) busy.store(false, std::memory_order_release);
+  }
+  explicit operator bool() const { return mine_; }
+
+ private:
+  bool mine_;
+};
+
 // A child process has none of its parent's threads: it starts over with an empty pool.
 void forget_pool_after_fork() {
   pool = nullptr;
@@ -158,7 +176,9 @@ void run_chunks(ChunkBody body, void* context, int64_t n, int64_t grain, int thr
   Loop loop(body, context, n, std::max<int64_t>(grain, 1));
   const int64_t chunks = (n + loop.grain - 1) / loop.grain;
   const int wanted = int(std::min<int64_t>(chunks, std::max(threads, 1)));
-  if (wanted == 1 || busy.exchange(true, std::memory_order_acquire)) {
+  if (wanted == 1) {
+    loop.work(0);
+  } else if (const Turn turn; !turn) {
     loop.work(0);
   } else {
     if (!pool) {
@@ -166,7 +186,6 @@ void run_chunks(ChunkBody body, void* context, int64_t n, int64_t grain, int thr
       pool = new Pool;
     }
     pool->run(loop, wanted);
-    busy.store(false, std::memory_order_release);
   }
   if (loop.error) std::rethrow_exception(loop.error);
 }

@@ -1,5 +1,7 @@
 #include "scratch.h"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <mutex>
@@ -14,6 +16,7 @@ namespace gaf::cpu {
 namespace {
 
 constexpr size_t kPoolLimit = size_t(1) << 30;
+constexpr size_t kAlignment = 128;  // of sixteen doubles
 constexpr size_t kHugePage = size_t(2) << 20;
 
 struct Block {
@@ -27,9 +30,13 @@ struct Pool {
   size_t bytes = 0;
 };
 
-// Never destroyed: blocks may be returned while the interpreter shuts down.
+// Never destroyed: blocks may be returned while the interpreter shuts down. A fork waits until no thread is at the pool, because the child
+// would inherit a lock that nobody opens.
 Pool& pool() {
-  static Pool* p = new Pool;
+  static Pool* const p = [] {
+    pthread_atfork([] { pool().mutex.lock(); }, [] { pool().mutex.unlock(); }, [] { pool().mutex.unlock(); });
+    return new Pool;
+  }();
   return *p;
 }
 
@@ -41,7 +48,7 @@ size_t rounded(size_t bytes) {
 }
 
 void* allocate(size_t capacity) {
-  const size_t alignment = capacity >= kHugePage ? kHugePage : 64;
+  const size_t alignment = capacity >= kHugePage ? kHugePage : kAlignment;
   void* data = nullptr;
   if (posix_memalign(&data, alignment, capacity) != 0) throw std::bad_alloc();
 #if defined(__linux__)

@@ -5,7 +5,7 @@
 
 namespace gaf::cpu {
 
-// A block of memory, 64-byte aligned (2 MiB and on huge pages where large), not initialised. Returns to the pool when destroyed.
+// A block of memory, 128-byte aligned (2 MiB and on huge pages where large), not initialised. Returns to the pool when destroyed.
 class Scratch {
  public:
   Scratch() = default;

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import gafcore
-from gafcore.native import isa_name, launch
+from gafcore.native import _native, isa_name, launch
 
 SCENE = """
 import torch, gafcore
@@ -55,6 +55,49 @@ def test_works_in_a_forked_child():
         "raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork exists on Unix only")
+def test_works_in_a_child_forked_while_another_thread_takes_memory():
+    code = SCENE + (
+        "import os, threading\n"
+        "from gafcore.native import _native\n"
+        "def hammer():\n"
+        "    while True: gafcore.photometric_loss(*images)\n"
+        "images = torch.rand(2, 40, 40, 3)\n"
+        "torch.set_num_threads(1)\n"
+        "threading.Thread(target=hammer, daemon=True).start()\n"
+        "for _ in range(150):\n"
+        "    pid = os.fork()\n"
+        "    if pid == 0:\n"
+        "        _native.Scratch(1 << 12)\n"
+        "        os._exit(0)\n"
+        "    assert os.waitpid(pid, 0)[1] == 0\n"
+        "os._exit(0)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+def test_no_more_threads_means_fewer_workers():
+    code = SCENE + (
+        "import resource\n"
+        "torch.set_num_threads(1)\n"
+        "want = gafcore.bind_triangles(*args)\n"
+        "torch.set_num_threads(16)\n"
+        "with open('/proc/self/statm') as f: now = int(f.read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (now + (12 << 20), resource.RLIM_INFINITY))\n"  # room for the stack of one thread
+        "for _ in range(3):\n"
+        "    got = gafcore.bind_triangles(*args)\n"
+        "    assert all(torch.equal(a, b) for a, b in zip(got, want))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("n_bytes", [1, 128, 4096 + 64, 1 << 20, 1 << 21])
+def test_memory_is_aligned_for_sixteen_doubles(n_bytes):
+    blocks = [_native.Scratch(n_bytes) for _ in range(8)]
+    assert all(torch.frombuffer(b, dtype=torch.uint8).data_ptr() % 128 == 0 for b in blocks)
 
 
 @pytest.mark.parametrize("isa", ["baseline", "avx2"])
