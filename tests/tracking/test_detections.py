@@ -65,6 +65,17 @@ def test_a_jump_of_the_face_is_a_cut():
     assert face_jumps(landmarks, found) == []
 
 
+def test_another_face_after_a_gap_is_a_cut():
+    frames = [_faces((50, 50, 40)), _faces((51, 50, 40)), _faces(), _faces(), _faces((250, 50, 40)), _faces((250, 50, 40))]
+    times = np.array([0.0, 0.1, 0.2, 0.7, 0.9, 1.0])
+    thumbnails = np.zeros((6, 32, 32, 3), np.uint8)
+    got = collect(frames, ("a", "b"), np.zeros((6, 4, 4), np.uint8), thumbnails, times, (300, 80))
+    assert got.found.tolist() == [True, True, False, False, True, True]
+    assert got.cuts == (4,)
+    frames[4:] = [_faces((60, 50, 40))] * 2
+    assert collect(frames, ("a", "b"), np.zeros((6, 4, 4), np.uint8), thumbnails, times, (300, 80)).cuts == ()
+
+
 def test_collect_marks_missed_frames():
     frames = [_faces(), _faces((50, 50, 40), (10, 10, 5)), _faces()]
     got = collect(frames, ("a", "b"), np.zeros((3, 4, 4), np.uint8), np.zeros((3, 32, 32, 3), np.uint8), TIMES[:3], (100, 80))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ class Detections:
     found: Bool[Tensor, "T"]
     n_faces: Int[Tensor, "T"]
     person: UInt8[Tensor, "T h w"]  # probability x 255; the long side is at most 256 px, as the model works
-    cuts: tuple[int, ...]  # frames that begin a new shot
+    cuts: tuple[int, ...]  # frames that begin a new shot, or another person's face
     times_s: Float[Tensor, "T"]
     width: int
     height: int
@@ -101,6 +102,13 @@ def face_jumps(landmarks: np.ndarray, found: np.ndarray) -> list[int]:
     return jumps
 
 
+def takeovers(landmarks: np.ndarray, found: np.ndarray) -> list[int]:
+    """Frames at which, after a gap, the tracked face is not where it was lost: `follow` took up another person, or another shot."""
+    seen = np.flatnonzero(found)
+    centres, sizes = face_boxes(np.where(found[:, None, None], landmarks, 0))
+    return [int(t) for s, t in pairwise(seen) if t > s + 1 and np.linalg.norm(centres[t] - centres[s]) > _SAME_FACE * sizes[s]]
+
+
 def collect(
     faces: list[Faces], names: tuple[str, ...], person: np.ndarray, thumbnails: np.ndarray, times_s: np.ndarray, size: tuple[int, int]
 ) -> Detections:
@@ -112,7 +120,7 @@ def collect(
     scores = np.zeros((len(faces), len(names)), np.float32)
     for t in np.flatnonzero(found):
         landmarks[t], scores[t] = faces[t].landmarks[chosen[t]], faces[t].scores[chosen[t]]
-    cuts = sorted({*starts, *face_jumps(landmarks, found)})
+    cuts = sorted({*starts, *face_jumps(landmarks, found), *takeovers(landmarks, found)})
     return Detections(
         landmarks=torch.from_numpy(landmarks),
         scores=torch.from_numpy(scores),
