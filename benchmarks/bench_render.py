@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import resource
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,14 +14,21 @@ import torch
 from gafcore.avatars import RiggedAvatar, init_avatar, render
 from gafcore.cameras import from_angles
 from gafcore.rigs import load_rig
+from gafcore.types import Camera
 
 SIZES = {"256x256": (256, 256), "512x512": (512, 512), "802x550": (550, 802)}  # width, height
+N_GAUSSIANS = (10_000, 50_000, 100_000)
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def bare_head() -> RiggedAvatar:
+    rig = load_rig("procedural")
+    return init_avatar(rig, rig.neutral(1), opacity=0.9)
 
 
 @pytest.fixture(scope="module")
 def head() -> RiggedAvatar:
-    rig = load_rig("procedural")
-    return init_avatar(rig, rig.neutral(1), opacity=0.9)
+    return bare_head()
 
 
 def with_count(avatar: RiggedAvatar, n: int) -> RiggedAvatar:
@@ -31,18 +41,52 @@ def with_count(avatar: RiggedAvatar, n: int) -> RiggedAvatar:
     return replace(avatar, binding=avatar.binding[source], **tensors)
 
 
+def view(size: str) -> Camera:
+    width, height = SIZES[size]
+    return from_angles(0.2, 0.1, 1.0, focal_px=2.2 * min(width, height), width=width, height=height)
+
+
+def frame(avatar: RiggedAvatar, camera: Camera) -> None:
+    with torch.no_grad():
+        render(avatar, [camera], avatar.params)
+
+
 @pytest.mark.benchmark(group="render")
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("n_gaussians", [10_000, 50_000, 100_000])
+@pytest.mark.parametrize("n_gaussians", N_GAUSSIANS)
 def test_frame(benchmark, head, n_gaussians, size):
-    avatar = with_count(head, n_gaussians)
-    width, height = SIZES[size]
-    camera = from_angles(0.2, 0.1, 1.0, focal_px=2.2 * min(width, height), width=width, height=height)
-
-    def frame() -> None:
-        with torch.no_grad():
-            render(avatar, [camera], avatar.params)
-
-    benchmark.pedantic(frame, rounds=15, warmup_rounds=2)
+    benchmark.pedantic(frame, (with_count(head, n_gaussians), view(size)), rounds=15, warmup_rounds=2)
     benchmark.extra_info["frames a second"] = 1 / benchmark.stats["median"]
-    benchmark.extra_info["peak MiB of the process"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+PEAK = """
+import sys, torch
+from benchmarks.bench_render import bare_head, frame, view, with_count
+
+def status(field):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(field)) / 1024
+
+head = bare_head()
+frame(with_count(head, 1000), view("256x256"))
+avatar, camera = with_count(head, int(sys.argv[1])), view(sys.argv[2])
+with open("/proc/self/clear_refs", "w") as f:
+    f.write("5")  # the peak starts over
+before = status("VmRSS")
+frame(avatar, camera)
+print(status("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of a process can be started over on Linux only")
+@pytest.mark.parametrize("size", ["512x512", "802x550"])
+@pytest.mark.parametrize("n_gaussians", N_GAUSSIANS)
+def test_peak_memory(benchmark, n_gaussians, size):
+    """Growth of a process's peak over the avatar, in a process of its own. The time is that of the whole process."""
+    benchmark.group = "render, peak memory"
+
+    def peak() -> float:
+        command = [sys.executable, "-c", PEAK, str(n_gaussians), size]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+        return float(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+
+    benchmark.extra_info["peak_mib"] = benchmark.pedantic(peak, rounds=1)
