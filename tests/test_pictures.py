@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+import numpy as np
 import torch
+from PIL import Image
 
-from gafcore.pictures import load_image, save_image, sheet
+from gafcore.pictures import save_image, sheet
+
+
+def load_image(path):
+    return torch.from_numpy(np.array(Image.open(path))).float() / 255
 
 
 def test_image_round_trip_is_exact_in_8_bits(tmp_path):

@@ -1,4 +1,4 @@
-"""Pictures for people: saving, loading, and sheets with labelled rows and columns. Images are float [H, W, 3] in 0..1."""
+"""Pictures for people: saving, and sheets with labelled rows and columns. Images are float [H, W, 3] in 0..1."""
 
 from __future__ import annotations
 
@@ -27,12 +27,6 @@ def save_image(path: str | Path, image: Float[Tensor, "H W 3"]) -> None:
         Image.fromarray(to_uint8(image)).save(temporary)
 
 
-def load_image(path: str | Path) -> Float[Tensor, "H W 3"]:
-    """Read one image as RGB; transparency is dropped."""
-    with Image.open(path) as image:
-        return torch.from_numpy(np.array(image.convert("RGB"))).float() / 255
-
-
 def _text(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, anchor: str) -> None:
     draw.text(at, text, fill=(30, 30, 30), anchor=anchor, font=ImageFont.load_default(size=13))
 
@@ -53,9 +47,7 @@ def sheet(
     """
     pictures = [[Image.fromarray(to_uint8(x)) for x in row] for row in rows]
     if cell_px is not None:
-        pictures = [
-            [p.resize((max(1, round(p.width * cell_px / p.height)), cell_px), Image.Resampling.LANCZOS) for p in row] for row in pictures
-        ]
+        pictures = [[_to_height(p, cell_px) for p in row] for row in pictures]
     width = max((p.width for row in pictures for p in row), default=1)
     height = max((p.height for row in pictures for p in row), default=1)
     left = (8 + max(round(ImageFont.load_default(size=13).getlength(t)) for t in row_labels)) if row_labels else 0

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from gafcore.avatars import init_avatar, pose, render, with_sh_degree
+from gafcore.avatars import init_avatar, pose, render
 from gafcore.avatars.rigged import triangle_sizes
 from gafcore.cameras import from_angles
 from gafcore.ops import bind_triangles
@@ -87,12 +87,3 @@ def test_background_shows_where_the_head_is_not(rig):
     torch.testing.assert_close(on_red.image, on_black.image + (1 - on_black.alpha[..., None]) * red)
     small = from_angles(0.0, 0.0, 1.0, focal_px=40, width=40, height=40)
     torch.testing.assert_close(render(avatar, [small], avatar.params[0]).image[0, 0, 0], torch.ones(3))
-
-
-def test_degree_can_grow_without_changing_the_picture(rig):
-    avatar = init_avatar(rig, ball_params(rig), opacity=0.7)
-    grown = with_sh_degree(avatar, 3)
-    assert grown.sh.shape == (128, 16, 3)
-    want, got = (render(a, [camera()], a.params[0]).image for a in (avatar, grown))
-    torch.testing.assert_close(got, want)
-    assert torch.equal(with_sh_degree(grown, 0).sh, avatar.sh)

@@ -6,8 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from gafcore.captures.cache import ImageCache, ahead, prefetch
-from tests.captures.conftest import tiny_capture
+from gafcore.captures.cache import ImageCache
 
 
 def block(value: int) -> np.ndarray:
@@ -61,30 +60,3 @@ def test_threads_decode_a_key_once_and_share_failures():
     with pytest.raises(RuntimeError, match="no"):
         cache.get("b", lambda: (_ for _ in ()).throw(RuntimeError("no")))
     assert (cache.get("b", lambda: block(1)) == 1).all()  # a failure is not remembered
-
-
-def test_ahead_keeps_order_depth_and_errors():
-    started = []
-
-    def load(i):
-        started.append(i)
-        if i == 5:
-            raise OSError("five")
-        return i * i
-
-    results = ahead(range(10), load, depth=2)
-    assert next(results) == (0, 0)
-    time.sleep(0.05)
-    assert max(started) <= 2
-    assert [next(results) for _ in range(4)] == [(1, 1), (2, 4), (3, 9), (4, 16)]
-    with pytest.raises(OSError, match="five"):
-        next(results)
-    with pytest.raises(ValueError, match="depth must be >= 1"):
-        next(ahead([], load, depth=0))
-
-
-def test_prefetch_yields_frames_with_pixels():
-    capture = tiny_capture()
-    loaded = list(prefetch(capture, [4, 0, 2]))
-    assert [f is capture.frames[i] for (f, _, _), i in zip(loaded, [4, 0, 2], strict=True)] == [True] * 3
-    assert (loaded[0][1] == capture.frames[4].image()).all() and loaded[0][2] is None and loaded[1][2] is not None

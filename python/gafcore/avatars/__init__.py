@@ -1,6 +1,6 @@
 """Avatars: Gaussians driven by a rig, their density control, and their form on disk."""
 
-from gafcore.avatars.rigged import Render, RiggedAvatar, draw, init_avatar, pose, pose_on, render, with_sh_degree
+from gafcore.avatars.rigged import Render, RiggedAvatar, draw, init_avatar, pose, pose_on, render
 from gafcore.avatars.storage import load_avatar, read_params, save_avatar, write_params
 
 __all__ = [
@@ -14,6 +14,5 @@ __all__ = [
     "read_params",
     "render",
     "save_avatar",
-    "with_sh_degree",
     "write_params",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -186,15 +186,6 @@ def draw(
         **options,
     )
     return Render(image, alpha[..., 0], meta)
-
-
-def with_sh_degree(avatar: RiggedAvatar, sh_degree: int) -> RiggedAvatar:
-    """The same avatar with room for colours of another degree: new coefficients are zero, surplus ones are dropped."""
-    wanted = (sh_degree + 1) ** 2
-    sh = avatar.sh.new_zeros(len(avatar), wanted, 3)
-    kept = min(wanted, avatar.sh.shape[1])
-    sh[:, :kept] = avatar.sh[:, :kept]
-    return replace(avatar, sh=sh, sh_degree=sh_degree)
 
 
 def triangle_sizes(vertices: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"]) -> Float[Tensor, "F"]:

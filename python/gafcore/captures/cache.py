@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
 
 import numpy as np
-from torch import Tensor
-
-from gafcore.types import Capture, Frame
 
 DEFAULT_BYTES = 1_000_000_000  # about 1270 pictures of 512x512 as 8-bit RGB
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 class ImageCache:
@@ -81,32 +74,3 @@ class ImageCache:
             while self._bytes > self.limit_bytes:
                 _, evicted = self._entries.popitem(last=False)
                 self._bytes -= evicted.nbytes
-
-
-def ahead(items: Iterable[T], load: Callable[[T], R], depth: int = 4, threads: int = 1) -> Iterator[tuple[T, R]]:
-    """Yield `(item, load(item))` in order while background threads load up to `depth` items in advance."""
-    if depth < 1:
-        raise ValueError(f"depth must be >= 1, got {depth}")
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: list[tuple[T, Future]] = []
-        try:
-            for item in items:
-                waiting.append((item, pool.submit(load, item)))
-                if len(waiting) > depth:
-                    first, future = waiting.pop(0)
-                    yield first, future.result()
-            for first, future in waiting:
-                yield first, future.result()
-        finally:
-            for _, future in waiting:
-                future.cancel()
-
-
-def prefetch(capture: Capture, frame_numbers: Iterable[int], depth: int = 4) -> Iterator[tuple[Frame, Tensor, Tensor | None]]:
-    """Yield `(frame, image, mask)` of the given frames in order, decoding ahead on a background thread; no mask gives None."""
-
-    def load(number: int) -> tuple[Frame, Tensor, Tensor | None]:
-        frame = capture.frames[number]
-        return frame, frame.image(), frame.mask() if frame.mask is not None else None
-
-    return (loaded for _, loaded in ahead(frame_numbers, load, depth))
