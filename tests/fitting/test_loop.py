@@ -238,6 +238,16 @@ def test_an_unfinished_fit_is_not_overwritten(capture, tmp_path):
     assert (tmp_path / "checkpoints/step_000008.safetensors").exists()
 
 
+def test_a_fit_resumed_without_checkpoints_counts_as_finished(capture, tmp_path):
+    config = replace(QUICK, checkpoint_every=0)
+    with pytest.raises(Interrupted):
+        run(capture, config, out=tmp_path, callback=stop_after(8))
+    run(capture, config, out=tmp_path, resume=True)
+    assert json.loads((tmp_path / "checkpoints/latest.json").read_text())["iteration"] == 12
+    run(capture, config, out=tmp_path)
+    assert not (tmp_path / "checkpoints").exists() and (tmp_path / "avatar.json").exists()
+
+
 def test_a_file_in_the_way_is_refused_before_any_work(capture, tmp_path):
     (tmp_path / "x").touch()
     with pytest.raises(InputError, match="x: is a file"):

@@ -35,6 +35,7 @@ def test_a_portrait_becomes_a_capture(test_data, setting, tmp_path):
     mask = capture.frames[0].mask()
     assert mask[120, 225] == 1  # the face
     assert mask[400:].max() == 0  # the space suit
+    assert track_to_folder(test_data("portraits/astronaut.png"), tmp_path / "out", setting).report["detected_frames"] == 1  # in place
     assert (capture.frames[0].image()[450] == 1).all()
 
 

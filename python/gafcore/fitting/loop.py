@@ -154,7 +154,8 @@ def _checkpoint_if_due(state: FitState, config: FitConfig, identity: dict[str, s
     finished = state.iteration == config.iterations
     stopping = stop.signal_number is not None and not finished
     due = config.checkpoint_every > 0 and (finished or state.iteration % config.checkpoint_every == 0)
-    if folder is not None and (due or stopping):
+    outdated = finished and folder is not None and (folder / FOLDER).is_dir()  # of an interrupt: it would say that the fit is unfinished
+    if folder is not None and (due or stopping or outdated):
         check_finite(state)
         save_checkpoint(folder, state, config, identity)
     if stopping:
