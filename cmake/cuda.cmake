@@ -1,25 +1,38 @@
-# GAF_CUDA: AUTO compiles csrc/cuda when nvcc is found, ON insists, OFF never does. Without .cu files there is nothing to compile.
-function(gaf_add_cuda_sources target)
-  if(GAF_CUDA STREQUAL "OFF" OR NOT ARGN)
-    return()
-  endif()
+# GAF_CUDA: AUTO compiles csrc/cuda when nvcc is found, ON insists, OFF never does. Without .cu files (cuda_sources, set by the file that
+# includes this one) there is nothing to compile.
+#
+# enable_language stands at file scope: in a function the variables that it sets (CMAKE_CUDA_*) would be lost.
+set(GAF_CUDA_FOUND OFF)
+if(GAF_CUDA STREQUAL "ON" AND NOT cuda_sources)
+  message(WARNING "gafcore: GAF_CUDA=ON, but there are no sources in csrc/cuda: building for the CPU only")
+elseif(NOT GAF_CUDA STREQUAL "OFF" AND cuda_sources)
   set(CMAKE_CUDA_ARCHITECTURES "${GAF_CUDA_ARCHITECTURES}")  # before enable_language, which fills in a default otherwise
   include(CheckLanguage)
   check_language(CUDA)
-  if(NOT CMAKE_CUDA_COMPILER)
-    if(GAF_CUDA STREQUAL "ON")
-      message(FATAL_ERROR "GAF_CUDA=ON but no nvcc was found: put it on PATH, set CUDACXX, or use GAF_CUDA=OFF")
+  if(CMAKE_CUDA_COMPILER)
+    enable_language(CUDA)
+    if(NOT DEFINED CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake before 3.26 does not know that nvcc has C++20
+      set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+      set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
     endif()
+    find_package(CUDAToolkit REQUIRED)
+    set(GAF_CUDA_FOUND ON)
+  elseif(GAF_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "GAF_CUDA=ON but no nvcc was found: put it on PATH, set CUDACXX, or use GAF_CUDA=OFF")
+  else()
     message(STATUS "gafcore: no nvcc, building for the CPU only")
+  endif()
+endif()
+
+function(gaf_add_cuda_sources target)
+  if(NOT GAF_CUDA_FOUND)
     return()
   endif()
-  enable_language(CUDA)
   set(CMAKE_CUDA_RUNTIME_LIBRARY Static)  # the module then loads on machines without a driver
   add_library(${target}_cuda OBJECT ${ARGN})
   set_target_properties(${target}_cuda PROPERTIES CUDA_STANDARD 20 CUDA_ARCHITECTURES "${GAF_CUDA_ARCHITECTURES}")
   target_include_directories(${target}_cuda PRIVATE ${CMAKE_SOURCE_DIR}/csrc)
   target_sources(${target} PRIVATE $<TARGET_OBJECTS:${target}_cuda>)
   target_compile_definitions(${target} PRIVATE GAF_WITH_CUDA)
-  find_package(CUDAToolkit REQUIRED)
   target_link_libraries(${target} PRIVATE CUDA::cudart_static)
 endfunction()
