@@ -1,4 +1,4 @@
-"""Rules of the source tree that no other tool knows: file sizes, no torch in csrc, no file too large to review.
+"""Rules of the source tree that no other tool knows: file sizes, no torch in csrc, no file too large to review, no dead link in the docs.
 
 Run from the repository's root; prints every breach and exits 1 if there is one.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 
 LIMITS = {".py": 400, ".cpp": 500, ".h": 500, ".cu": 500, ".cuh": 500}
 TORCH_INCLUDE = re.compile(r'#include\s*[<"](torch|ATen|c10)/')
+LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
 MAX_KIB = 2048
 
 
@@ -29,9 +30,17 @@ def breaches(path: Path) -> list[str]:
     return found
 
 
+def dead_links(path: Path) -> list[str]:
+    """Relative links and pictures of a Markdown file that lead nowhere."""
+    targets = LINK.findall(path.read_text(encoding="utf-8"))
+    return [f"{path}: {t} does not exist" for t in targets if "://" not in t and not (path.parent / t).exists()]
+
+
 def main() -> int:
     tracked = subprocess.run(["git", "ls-files", "-z"], capture_output=True, text=True, check=True).stdout.split("\0")
-    found = [line for name in tracked if name and Path(name).is_file() for line in breaches(Path(name))]
+    files = [Path(name) for name in tracked if name and Path(name).is_file()]
+    found = [line for path in files for line in breaches(path)]
+    found += [line for path in files if path.suffix == ".md" for line in dead_links(path)]
     print("\n".join(found) if found else f"sources: {len(tracked) - 1} files within the rules")
     return 1 if found else 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import importlib.util
 import json
 import re
 import subprocess
@@ -61,6 +62,8 @@ class Bench:
     """Only benchmarks whose name matches (pytest's -k)."""
 
     def run(self) -> None:
+        if importlib.util.find_spec("pytest_benchmark") is None:
+            raise MissingError('benchmarks need pytest-benchmark; get it with: pip install "gafcore[bench]"')
         suites = available(self.benchmarks)
         if not suites:
             raise MissingError(f"no bench_*.py in {self.benchmarks}; run `gafcore bench` from a source checkout or give --benchmarks DIR")
