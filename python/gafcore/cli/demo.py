@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 
+from gafcore.avatars import save_avatar
 from gafcore.captures import synthetic, vhap
 from gafcore.captures.synthetic import SynthConfig
 from gafcore.cli.evaluate import lines
@@ -40,15 +41,17 @@ class Demo:
     def run(self) -> None:
         start = time.perf_counter()
         synth, config = PRESETS[self.preset]
-        synth = SynthConfig(**{**vars(synth), "seed": self.seed})
+        synth = replace(synth, seed=self.seed)
         print(f"1/4 a synthetic person, {synth.size}x{synth.size}, {synth.n_timesteps} timesteps")
         vhap.write(synthetic.make(synth).capture, self.out / "capture")
         capture = vhap.read(self.out / "capture")
         print(f"2/4 fit: {config.iterations} iterations on the frontal camera")
-        result = fit(capture, config, out=self.out / "avatar")
+        result = fit(capture, config)  # keeps nothing when interrupted: a demo starts over
+        save_avatar(result.avatar, self.out / "avatar", iteration=result.iterations, info={"notes": list(result.notes)})
         print(f"    {summary(result)}")
         print("3/4 evaluation on pictures that the fit never saw")
         evaluation = evaluate(result.avatar, capture)
+        evaluation = replace(evaluation, notes=(*result.notes, *evaluation.notes))
         report = evaluation.write(self.out, result.history)
         print("    " + "\n    ".join(lines(evaluation)))
         print("4/4 orbit video")
