@@ -36,7 +36,7 @@ class Demo:
     preset: Literal["full", "small"] = "full"
     """full: 512x512, some minutes on two cores; small: a quick look."""
     seed: int = 5
-    """Chooses the person. Hair that the frontal camera does not see (0 wears a bun) is missing from the side: docs/results.md has several."""
+    """Chooses the person. Hair that the frontal camera does not see (0 wears a bun) is missing from the side."""
 
     def run(self) -> None:
         start = time.perf_counter()
