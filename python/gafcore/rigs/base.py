@@ -82,13 +82,13 @@ class Rig:
         if pose_basis is not None:
             identity = torch.eye(3, dtype=rotations.dtype, device=rotations.device)
             vertices = vertices + blend(torch.zeros_like(base), pose_basis, (rotations[:, 1:] - identity).flatten(1))
-        transforms = joint_transforms(rotations, self._rest_joints(params), self.joint_parents)
+        transforms = joint_transforms(rotations, self.rest_joints(params), self.joint_parents)
         return linear_blend_skinning(vertices, weights, *transforms) + params.translation[:, None]
 
     def joint_positions(self, params: RigParams) -> Float[Tensor, "B J 3"]:
         """Where the joints are after posing, metres."""
         self._check(params)
-        joints = self._rest_joints(params)
+        joints = self.rest_joints(params)
         rotation, translation = joint_transforms(self._rotations(params), joints, self.joint_parents)
         return (rotation @ joints[..., None])[..., 0] + translation + params.translation[:, None]
 
@@ -140,7 +140,8 @@ class Rig:
         regress: Callable[[Tensor], Tensor] = lambda x: self.joint_regressor @ x  # noqa: E731
         return regress(self.template), regress(self.shape_basis), regress(self.expr_basis)
 
-    def _rest_joints(self, params: RigParams) -> Float[Tensor, "B J 3"]:
+    def rest_joints(self, params: RigParams) -> Float[Tensor, "B J 3"]:
+        """Where the joints are before any of them turns: they follow identity, expression and static offset, metres."""
         template, shape_basis, expr_basis = self._joint_bases
         base = blend(template, shape_basis, params.shape[None])[0]
         if params.static_offset is not None:

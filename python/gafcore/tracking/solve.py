@@ -35,6 +35,8 @@ class Solution:
     indices: tuple[int, ...]  # the landmarks' numbers in MediaPipe's set
     cost: float
     steps: tuple[int, int]  # accepted steps of the two stages
+    problem: Problem  # of the second stage: identity and focal length frozen
+    theta: Float[Tensor, "T P"]  # its minimum
 
 
 def solve(detections: Detections, rig: Rig, config: SolverConfig | None = None, *, focal_px: float | None = None) -> Solution:
@@ -49,7 +51,7 @@ def solve(detections: Detections, rig: Rig, config: SolverConfig | None = None, 
     if not bool(detections.found.any()):
         raise ValueError("no frame shows a face; detect() refuses such clips")
     config, rig = config or SolverConfig(), rig.to("cpu")
-    with _one_thread():
+    with one_thread():
         setup = build(detections, rig, config, focal_px)
         keys = key_frames(detections.found, config.key_frames)
         key_problem = _only(setup.problem, keys)
@@ -89,12 +91,26 @@ def _frozen(setup: Setup, first: Minimum, detections: Detections, rig: Rig, conf
 
 
 def _solution(setup: Setup, problem: Problem, first: Minimum, last: Minimum, rig: Rig, sigma: float | None) -> Solution:
-    layout, theta, focal = problem.model.layout, last.theta, last.shared[-1].exp()
-    pixels = project(place(problem.model, theta, theta.new_zeros(0)), focal, problem.centre)
+    return Solution(
+        params=_params(problem, last.theta, first.shared[: rig.n_shape].float()),
+        focal_px=float(last.shared[-1].exp()),
+        focal_sigma_px=sigma,
+        errors_px=_errors(problem, last.theta),
+        held_out=setup.held_out,
+        indices=setup.indices,
+        cost=last.cost,
+        steps=(first.steps, last.steps),
+        problem=problem,
+        theta=last.theta,
+    )
+
+
+def _params(problem: Problem, theta: Float[Tensor, "T P"], shape: Tensor) -> RigParams:
+    layout = problem.model.layout
     eyes = torch.zeros(len(theta), 6)
     eyes[:, [0, 1, 3, 4]] = theta[:, layout.eyes].float()
-    params = RigParams(
-        shape=first.shared[: rig.n_shape].float(),
+    return RigParams(
+        shape=shape,
         expr=theta[:, layout.expr].float(),
         rotation=theta[:, layout.rotation].float(),
         neck_pose=torch.zeros(len(theta), 3),
@@ -102,20 +118,32 @@ def _solution(setup: Setup, problem: Problem, first: Minimum, last: Minimum, rig
         eyes_pose=eyes,
         translation=theta[:, layout.translation].float(),
     )
-    return Solution(
-        params=params,
-        focal_px=float(focal),
-        focal_sigma_px=sigma,
-        errors_px=(pixels - problem.pixels).norm(dim=-1).float(),
-        held_out=setup.held_out,
-        indices=setup.indices,
-        cost=last.cost,
-        steps=(first.steps, last.steps),
-    )
+
+
+def solve_with_poses(
+    solution: Solution, rotation: Float[Tensor, "T 3"], translation: Float[Tensor, "T 3"], sigma: tuple[float, ...], steps: int = 2
+) -> Solution:
+    """The landmark fit of all frames once more, with poses that are known from elsewhere to within `sigma` (rad x 3, m x 3)."""
+    problem, layout, theta = solution.problem, solution.problem.model.layout, solution.theta.clone()
+    theta[:, layout.rotation], theta[:, layout.translation] = rotation.to(theta), translation.to(theta)
+    mean, precision = problem.prior_mean.clone(), problem.prior_precision.clone()
+    for part, values in ((layout.rotation, sigma[:3]), (layout.translation, sigma[3:])):
+        mean[:, part] = theta[:, part]
+        precision[:, part] = theta.new_tensor(values) ** -2
+    problem = replace(problem, prior_mean=mean, prior_precision=precision)
+    with one_thread():
+        last = minimise(problem, theta, torch.tensor([solution.focal_px], dtype=theta.dtype).log(), steps)
+    again = replace(solution, problem=problem, theta=last.theta, cost=last.cost, steps=(solution.steps[0], solution.steps[1] + last.steps))
+    return replace(again, params=_params(problem, last.theta, solution.params.shape), errors_px=_errors(problem, last.theta))
+
+
+def _errors(problem: Problem, theta: Tensor) -> Float[Tensor, "T L"]:
+    pixels = project(place(problem.model, theta, theta.new_zeros(0)), problem.shared_mean[-1].exp(), problem.centre)
+    return (pixels - problem.pixels).norm(dim=-1).float()
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Many small matrix products: threads cost more than they give, and one thread makes the result the same everywhere."""
     n = torch.get_num_threads()
     torch.set_num_threads(1)

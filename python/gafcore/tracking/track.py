@@ -21,6 +21,7 @@ from gafcore.tracking.detections import Detections
 from gafcore.tracking.mask import head_masks
 from gafcore.tracking.models import ModelFiles, find_models
 from gafcore.tracking.overlay import write_overlay_sheet, write_overlay_video
+from gafcore.tracking.refine import refine
 from gafcore.tracking.report import report
 from gafcore.tracking.setup import LANDMARKS
 from gafcore.tracking.solve import Solution, solve
@@ -38,7 +39,7 @@ class Track:
 
 
 def track(clip: Clip, rig: Rig, config: TrackConfig | None = None, *, models: ModelFiles | None = None) -> Track:
-    """Fit `rig` to every frame of `clip`: landmarks and masks, one least-squares solve, head masks.
+    """Fit `rig` to every frame of `clip`: landmarks and masks, one least-squares solve, poses refined by texture, head masks.
 
     Args:
         clip: gafcore.captures.video.read gives one.
@@ -57,10 +58,14 @@ def track(clip: Clip, rig: Rig, config: TrackConfig | None = None, *, models: Mo
     start = time.perf_counter()
     solution = solve(detections, rig, config.solver, focal_px=config.focal)
     seconds["solve"] = time.perf_counter() - start
+    if config.refine:
+        start = time.perf_counter()
+        solution = refine(clip, detections, rig, solution)
+        seconds["refine"] = time.perf_counter() - start
     start = time.perf_counter()
     masks = head_masks(detections, rig, solution)
     seconds["head mask"] = time.perf_counter() - start
-    seconds["total"] = seconds["detect"] + seconds["solve"] + seconds["head mask"]
+    seconds["total"] = sum(seconds.get(stage, 0.0) for stage in ("detect", "solve", "refine", "head mask"))
     capture = assemble(clip, detections, rig, solution, masks, split=config.split)
     return Track(capture, detections, solution, report(detections, solution, seconds))
 
