@@ -110,7 +110,7 @@ def test_the_head_turns_as_it_did(scene, tracked):
 def test_the_report_tells_what_happened(tracked):
     report = tracked.report
     assert (report["frames"], report["detected_frames"], report["missed_frames"]) == (FRAMES, FRAMES - 1, [HIDDEN])
-    assert report["held_out_landmarks"]["median_px"] == pytest.approx(1.18 * NOISE_PX, rel=0.5)  # Rayleigh's median, and the fit's own error
+    assert report["held_out_landmarks"]["median_px"] == pytest.approx(1.18 * NOISE_PX, rel=0.5)  # of a Rayleigh distribution
     assert report["cuts"] == []
     assert {"detect", "solve", "head mask", "total"} <= set(report["ms_a_frame"])
 
