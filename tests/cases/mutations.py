@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 # Values that readers trip over: other types, limits of number formats, paths that lead out, text that no file system takes.
 ODD_VALUES: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1, 2**31, 2**63, 10**400, 0.5, -0.0, 1e308, float("nan"), float("inf"), "", "x", "0", "\0", "\ud800", "é" * 300,
-    "..", "../../outside", "/etc/passwd", "//", ".", "a/../../b", "~", "C:\\x", [], [0], [[]], [None], {}, {"name": 3}, [[1, 0, 0, 0]] * 4,
+    None, True, False, 0, -1, 1, 2**31, 2**63, 10**400, 0.5, -0.0, 1e308, float("nan"), float("inf"),
+    "", "x", "0", "\0", "\ud800", "é" * 300, "..",
+    "../../outside", "/etc/passwd", "//", ".", "a/../../b", "~", "C:\\x", [], [0], [[]], [None], {}, {"name": 3}, [[1, 0, 0, 0]] * 4,
 )  # fmt: skip
 
 
