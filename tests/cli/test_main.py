@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -29,6 +30,21 @@ def test_doctor_names_what_was_compiled(capsys, monkeypatch, tmp_path):
     text = capsys.readouterr().out
     assert "instruction set" in text and "CUDA kernels" in text and "torch 2" in text
     assert "tracking models: missing" in text and "face_landmarker.task" in text
+
+
+@pytest.mark.parametrize("command", ["demo", "synth", "track", "fit", "eval", "render", "bench", "doctor"])
+def test_every_flag_is_explained(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    lines = [line.strip("│ ") for line in capsys.readouterr().out.splitlines()]
+    starts = [i for i, line in enumerate(lines) if re.match(r"--\w", line)]
+    for i in starts:
+        beside = re.split(r"  +", lines[i], maxsplit=1)[1:]  # a long flag has its explanation below it
+        said = (beside or [lines[i + 1]])[0]
+        assert said and not said.startswith(("(", "-")), lines[i]
+    assert len(starts) > (1 if command != "doctor" else -1)
 
 
 @pytest.mark.parametrize(
