@@ -24,7 +24,7 @@ lint: $(VENV)/.lint  ## style, types, import directions, C++ rules
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_sources.py
 
-bench: $(VENV)/.bench  ## benchmark suites beside their peers; SUITE=name for one
+bench: $(VENV)/.bench  ## benchmark suites beside their peers; SUITE=name for one, SUITE="all --out DIR" chooses the folder
 	$(BIN)/gafcore bench $(SUITE)
 
 $(BIN)/python:
@@ -45,7 +45,8 @@ $(VENV)/.lint: $(VENV)/.installed
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.installed
-	$(PIP_INSTALL) pytest pytest-benchmark
+	$(PIP_INSTALL) pytest pytest-benchmark mediapipe
+	$(PIP_INSTALL) --no-deps pytorch-msssim
 	@touch $@
 
 develop:  ## compile the kernels into the source tree; then PYTHONPATH=python

@@ -1,6 +1,9 @@
-"""photometric_loss beside the same loss by torch's convolutions: 11 x 11, as 3D Gaussian splatting code has it, and separable."""
+"""photometric_loss beside the same loss by torch's convolutions: 11 x 11, as 3D Gaussian splatting code has it, and separable;
+and by pytorch-msssim where it is installed (pip install pytorch-msssim)."""
 
 from __future__ import annotations
+
+import importlib.util
 
 import pytest
 import torch
@@ -30,8 +33,18 @@ def separable(image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return (image - target).abs().mean(), ssim.mean()
 
 
+def pytorch_msssim(image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """The package of that name (valid instead of zero padding: its values differ at the rim)."""
+    from pytorch_msssim import ssim
+
+    x, y = (z.permute(0, 3, 1, 2) if z.dim() == 4 else z.permute(2, 0, 1)[None] for z in (image, target))
+    return (image - target).abs().mean(), ssim(x, y, data_range=1.0)
+
+
 OPS = {"gafcore": photometric_loss, "torch-11x11": reference.photometric_loss, "torch-separable": separable}
-ROUNDS = {"gafcore": 30, "torch-11x11": 3, "torch-separable": 10}
+ROUNDS = {"gafcore": 30, "torch-11x11": 3, "torch-separable": 10, "pytorch-msssim": 10}
+if importlib.util.find_spec("pytorch_msssim"):
+    OPS["pytorch-msssim"] = pytorch_msssim
 ops = pytest.mark.parametrize("op", OPS)
 
 

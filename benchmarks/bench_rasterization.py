@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from benchmarks.memory import ROOT, growth_mib, needs_linux
 from gafcore import rasterization
 from tests.cases.rasterization import NAMES, RESOLUTIONS, head_ball
 
 THREADS = int(os.environ.get("GAFCORE_BENCH_THREADS", "2"))
 SIZES = (10_000, 50_000, 100_000)
 DEGREES = (0, 3)
-ROOT = Path(__file__).resolve().parents[1]
 YARDSTICK = Path(os.environ.get("GAFCORE_YARDSTICK", ROOT.parent / "shared" / "tools" / "headball.py"))
 
 every_size = pytest.mark.parametrize("n", SIZES)
@@ -70,40 +68,26 @@ def test_forward_backward(benchmark, n, resolution, degree):
     benchmark.extra_info.update(threads=THREADS)
 
 
-PEAK = """
-import sys, torch
+SETUP = """
+import torch
 from tests.cases.rasterization import head_ball
-from benchmarks.bench_rasterization import forward_and_backward, leaves
-
-def status(field):
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(field)) / 1024
-
-torch.set_num_threads(2)
+from benchmarks.bench_rasterization import THREADS, forward_and_backward, leaves
+torch.set_num_threads(THREADS)
 small, upstream = head_ball(1000, "256x256", 3)
 forward_and_backward(small, leaves(small), upstream)
 scene, upstream = head_ball(int(sys.argv[1]), sys.argv[2], 3)
 tensors = leaves(scene)
-with open("/proc/self/clear_refs", "w") as f:
-    f.write("5")  # the peak starts over
-before = status("VmRSS")
-image = forward_and_backward(scene, tensors, upstream)
-print(status("VmHWM") - before)
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of a process can be started over on Linux only")
-@pytest.mark.parametrize("resolution", ["512x512", "802x550"])
+@needs_linux
+@every_resolution
 @every_size
 def test_peak_memory(benchmark, n, resolution):
     """Growth of the process's peak over the inputs, SH 3: image, gradients, what is kept, scratch. The time is that of a whole process."""
     benchmark.group = "peak memory"
-
-    def peak():
-        command = [sys.executable, "-c", PEAK, str(n), resolution]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-        return float(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
-
-    benchmark.extra_info["peak_mib"] = benchmark.pedantic(peak, rounds=1)
+    measured = "image = forward_and_backward(scene, tensors, upstream)"
+    benchmark.extra_info["peak_mib"] = benchmark.pedantic(growth_mib, (SETUP, measured, n, resolution), rounds=1)
 
 
 @pytest.mark.skipif(not YARDSTICK.exists(), reason=f"no yardstick at {YARDSTICK} (set GAFCORE_YARDSTICK)")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
+from benchmarks.memory import growth_mib, needs_linux
 from gafcore.avatars import RiggedAvatar, init_avatar, render
 from gafcore.cameras import from_angles
 from gafcore.rigs import load_rig
@@ -18,7 +15,6 @@ from gafcore.types import Camera
 
 SIZES = {"256x256": (256, 256), "512x512": (512, 512), "802x550": (550, 802)}  # width, height
 N_GAUSSIANS = (10_000, 50_000, 100_000)
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def bare_head() -> RiggedAvatar:
@@ -59,34 +55,19 @@ def test_frame(benchmark, head, n_gaussians, size):
     benchmark.extra_info["frames a second"] = 1 / benchmark.stats["median"]
 
 
-PEAK = """
-import sys, torch
+SETUP = """
 from benchmarks.bench_render import bare_head, frame, view, with_count
-
-def status(field):
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(field)) / 1024
-
 head = bare_head()
 frame(with_count(head, 1000), view("256x256"))
 avatar, camera = with_count(head, int(sys.argv[1])), view(sys.argv[2])
-with open("/proc/self/clear_refs", "w") as f:
-    f.write("5")  # the peak starts over
-before = status("VmRSS")
-frame(avatar, camera)
-print(status("VmHWM") - before)
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of a process can be started over on Linux only")
-@pytest.mark.parametrize("size", ["512x512", "802x550"])
+@needs_linux
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("n_gaussians", N_GAUSSIANS)
 def test_peak_memory(benchmark, n_gaussians, size):
-    """Growth of a process's peak over the avatar, in a process of its own. The time is that of the whole process."""
+    """Growth of a process's peak over the avatar. The time is that of the whole process."""
     benchmark.group = "render, peak memory"
-
-    def peak() -> float:
-        command = [sys.executable, "-c", PEAK, str(n_gaussians), size]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-        return float(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
-
-    benchmark.extra_info["peak_mib"] = benchmark.pedantic(peak, rounds=1)
+    peak = benchmark.pedantic(growth_mib, (SETUP, "frame(avatar, camera)", n_gaussians, size), rounds=1)
+    benchmark.extra_info["peak_mib"] = peak

@@ -1,6 +1,7 @@
 """Tracking by stage on a real clip, and how far the mesh is from the truth on a synthetic one with the same motion.
 
-Needs the test data (GAFCORE_TEST_DATA) and MediaPipe; skips with a reason without them. GAFCORE_TRUTH_FRAMES limits the synthetic clip.
+The real clip needs the test data (GAFCORE_TEST_DATA) and MediaPipe; without them only the solver on made-up landmarks is measured.
+GAFCORE_TRUTH_FRAMES limits the synthetic clip.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from gafcore.captures import video
+from gafcore.captures.synthetic.motion import random_identity, random_motion
 from gafcore.rigs import load_rig
 from gafcore.tracking import TrackConfig, detect, find_models, solve, track
 from gafcore.tracking.assemble import centred
@@ -20,8 +22,7 @@ from gafcore.tracking.mask import head_masks
 from gafcore.tracking.report import percentiles
 from gafcore.types import Camera
 from tests.reference.tracking_truth import film, vertex_errors
-
-pytest.importorskip("mediapipe", reason="tracking needs mediapipe: pip install 'gafcore[track]'")
+from tests.tracking.toy import toy_detections
 
 _DATA = Path(os.environ.get("GAFCORE_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 _TRUTH_FRAMES = int(os.environ.get("GAFCORE_TRUTH_FRAMES", "100"))
@@ -30,12 +31,24 @@ _FOCAL_PX = 1500.0
 
 @pytest.fixture(scope="module")
 def tracked():
+    pytest.importorskip("mediapipe", reason="tracking needs mediapipe: pip install 'gafcore[track]'")
     if not _DATA.is_dir():
-        pytest.skip(f"test data not found: {_DATA} (set GAFCORE_TEST_DATA)")
-    torch.set_num_threads(2)
+        pytest.skip("test data not found (GAFCORE_TEST_DATA names the folder)")
     rig, models = load_rig(f"ict:{_DATA / 'rig/ict/ict_facekit_light_f16.npz'}"), find_models(_DATA / "models")
     clip = video.read(_DATA / "clips/expressive.mp4")
     return clip, rig, models, track(clip, rig, TrackConfig(), models=models)
+
+
+@pytest.mark.parametrize("frames", [30, 300])
+def test_solve_made_up_landmarks(benchmark, frames):
+    """The procedural head's own landmarks with half a pixel of noise: what the solver costs without anything to download."""
+    rig = load_rig("procedural")
+    motion = random_motion(rig, random_identity(rig, 0), 0, frames, 30.0)
+    motion = replace(motion, translation=motion.translation - torch.tensor([0.0, 0.0, 0.8]))
+    detections = toy_detections(rig, motion, _FOCAL_PX / 2, size=(512, 512), noise_px=0.5)
+    solution = benchmark.pedantic(solve, (detections, rig), {"focal_px": _FOCAL_PX / 2}, rounds=3)
+    benchmark.extra_info["ms_a_frame"] = 1e3 * benchmark.stats.stats.median / frames
+    benchmark.extra_info.update(percentiles(solution.errors_px[:, solution.held_out]))
 
 
 def test_detect(benchmark, tracked):
@@ -70,5 +83,4 @@ def test_truth(benchmark, tracked):
     camera = Camera(viewmat, k, 512, 512)
     clip, truth = film(rig, replace(params[frames], static_offset=None), camera, seed=7, hair="bald", samples=2, page_px=512)
     again = benchmark.pedantic(track, (clip, rig, TrackConfig()), {"models": models}, rounds=1)
-    benchmark.extra_info.update(vertex_errors(rig, again.solution, truth, camera))
-    assert benchmark.extra_info["face"] <= 3.0, benchmark.extra_info
+    benchmark.extra_info.update({f"{name} px": value for name, value in vertex_errors(rig, again.solution, truth, camera).items()})

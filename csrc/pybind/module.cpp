@@ -5,7 +5,11 @@
 PYBIND11_MODULE(_native, m) {
   m.doc() = "gafcore's kernels: pointers and sizes in, nothing decided. Use gafcore.ops.";
   m.def("isa_name", &gaf::cpu::isa_name, "Instruction set chosen for the vectorised kernels.");
-  m.attr("compiler") = __VERSION__;
+#if defined(__clang__)
+  m.attr("compiler") = __VERSION__;  // names itself
+#else
+  m.attr("compiler") = "gcc " __VERSION__;
+#endif
 #if defined(GAF_WITH_CUDA)
   m.attr("has_cuda") = true;
 #else

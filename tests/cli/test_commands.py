@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 
 import av
 import pytest
 from PIL import Image
 
-from gafcore.cli.evaluate import fit_notes
+from gafcore.cli.evaluate import fit_notes, read_history
 from gafcore.cli.main import main
+from gafcore.errors import InputError
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -47,15 +50,38 @@ def test_eval_measures_every_split(work, capsys):
     assert "Fit: The LPIPS term was off" in (work / "report" / "report.html").read_text()
 
 
-def test_notes_of_a_fit_with_colour_correction(work, tmp_path):
-    manifest = json.loads((work / "avatar" / "avatar.json").read_text())
-    manifest["info"] = {"color_correction": [[0.0]], "notes": ["one", 2]}
-    (tmp_path / "avatar.json").write_text(json.dumps(manifest))
-    first, second = fit_notes(tmp_path)
-    assert first == "Fit: one" and "colour correction was fitted; it is not applied here" in second
-    for info in (None, [], {}, {"notes": 5}):
-        (tmp_path / "avatar.json").write_text(json.dumps({**manifest, "info": info}))
-        assert fit_notes(tmp_path) == ()
+def test_notes_of_a_fit():
+    assert fit_notes({"notes": ["one", 2]}) == ("Fit: one",)
+    assert fit_notes({"notes": 5}) == fit_notes({}) == ()
+
+
+def test_a_fitted_colour_correction_is_applied_and_said(work, tmp_path, capsys):
+    """As if the camera had shown the avatar at three quarters of its brightness, which makes the figures worse."""
+    copy, command = tmp_path / "avatar", ["eval", str(tmp_path / "avatar"), str(work / "capture"), "--splits", "train", "--max-frames", "2"]
+    shutil.copytree(work / "avatar", copy)
+    manifest = json.loads((copy / "avatar.json").read_text())
+    manifest["info"]["color_correction"] = [[[math.log(0.75)] * 3, [0.0] * 3]] * 5
+    (copy / "avatar.json").write_text(json.dumps(manifest))
+    psnr = {}
+    for mode in ("none", "fitted"):
+        assert main([*command, "--out", str(tmp_path / mode), "--color", mode]) == 0
+        stored = json.loads((tmp_path / mode / "evaluation.json").read_text())
+        psnr[mode] = stored["mean"]["train"]["psnr"]
+        assert sum(note.startswith("Colours: ") for note in stored["notes"]) == 1
+    assert psnr["none"] > psnr["fitted"] + 0.5
+    manifest["info"]["color_correction"] = [[1.0]]
+    (copy / "avatar.json").write_text(json.dumps(manifest))
+    assert main([*command, "--out", str(tmp_path / "x")]) == 2
+    assert "avatar.json: the colour correction must be [1 or 5, 2, 3], got [1, 1]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("broken", ["[]", '{"iteration": [1]}', '{"iteration": [1], "loss": [NaN], "psnr": [1], "n_gaussians": [1]}', "{"])
+def test_a_broken_history_is_named(tmp_path, broken):
+    path = tmp_path / "history.json"
+    assert read_history(path) is None
+    path.write_text(broken)
+    with pytest.raises(InputError, match=r"history\.json: "):
+        read_history(path)
 
 
 def test_synth_replaces_its_own_capture_only(tmp_path, capsys):

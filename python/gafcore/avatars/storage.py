@@ -8,8 +8,6 @@ point_cloud/iteration_N/flame_param.npz            rig parameters over time, und
 from __future__ import annotations
 
 import hashlib
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,8 @@ import torch
 
 from gafcore.avatars.ply import read_ply, write_ply
 from gafcore.avatars.rigged import RiggedAvatar
-from gafcore.errors import InputError, MissingError
+from gafcore.captures.arrays import read_npz
+from gafcore.errors import GafError, InputError, MissingError
 from gafcore.files import atomic_path, inside, read_json, write_json
 from gafcore.rigs import Rig, load_rig
 from gafcore.rigs.load import local_spec, portable_spec
@@ -80,13 +79,14 @@ def load_avatar(folder: str | Path, *, device: torch.device | str = "cpu") -> Ri
     path = folder / "avatar.json"
     manifest = read_manifest(folder)
     rig = _rig(path, local_spec(manifest["rig"], folder), device)
+    files = {field: _named(path, field, manifest[field]) for field in ("gaussians", "params")}
     for name, expected in manifest["sha256"].items():
-        found = _sha256(inside(folder, name))
+        found = _sha256(_named(path, "sha256", name))
         if found != expected:
             raise InputError(f"{folder / name}: does not match its SHA-256 in {path}: damaged or changed since it was saved")
     degree = manifest["sh_degree"]
-    tensors = read_ply(inside(folder, manifest["gaussians"]), rig.faces.shape[0])
-    params = read_params(inside(folder, manifest["params"]), rig)
+    tensors = read_ply(files["gaussians"], rig.faces.shape[0])
+    params = read_params(files["params"], rig)
     for field, count in (("n_gaussians", tensors["binding"].shape[0]), ("n_timesteps", len(params))):
         if manifest[field] != count:
             raise InputError(f"{path}: {field} is {manifest[field]}, but the files hold {count}")
@@ -132,65 +132,39 @@ def read_params(path: str | Path, rig: Rig) -> RigParams:
         MissingError: There is no such file.
         InputError: An array is missing, not finite, or does not fit `rig`; names file and array.
     """
-    arrays = _load_npz(Path(path))
-    if "dynamic_offset" in arrays and np.any(arrays["dynamic_offset"]):
+    shared: dict[str, tuple[int | None, ...]] = {"shape": (rig.n_shape,), "static_offset": (rig.n_vertices, 3)}
+    one = {name: [shape, (1, *shape)] for name, shape in shared.items()}  # VHAP writes some of them with a leading 1
+    moving: dict[str, tuple[int | None, ...]] = {"expr": (None, rig.n_expr), **{name: (None, width) for name, width in _WIDTHS.items()}}
+    offsets: list[tuple[int | None, ...]] = [(rig.n_vertices, 3), (None, rig.n_vertices, 3)]
+    arrays = read_npz(Path(path), {**moving, "shape": one["shape"]}, {"static_offset": one["static_offset"], "dynamic_offset": offsets})
+    if np.any(arrays.get("dynamic_offset", 0)):
         raise InputError(f"{path}: array 'dynamic_offset' is not supported; only offsets that stay the same over time are")
-    expr = torch.from_numpy(_array(path, arrays, "expr", (None, rig.n_expr)))
-    shape = torch.from_numpy(_shared(path, arrays, "shape", (None,)))
-    if shape.shape[0] != rig.n_shape:
-        raise InputError(f"{path}: array 'shape' must hold {rig.n_shape} coefficients for rig {rig.name!r}, got {shape.shape[0]}")
-    values = {name: torch.from_numpy(_array(path, arrays, name, (len(expr), width))) for name, width in _WIDTHS.items()}
-    offset = torch.from_numpy(_shared(path, arrays, "static_offset", (rig.n_vertices, 3))) if "static_offset" in arrays else None
-    return RigParams(shape, expr, **values, static_offset=offset)
+    for name in _WIDTHS:
+        if len(arrays[name]) != len(arrays["expr"]):
+            raise InputError(f"{path}: array {name!r} has {len(arrays[name])} timesteps, but 'expr' has {len(arrays['expr'])}")
+    values = {name: torch.from_numpy(arrays[name]) for name in moving}
+    values |= {name: torch.from_numpy(arrays[name].reshape(shape)) for name, shape in shared.items() if name in arrays}
+    return RigParams(**values)
 
 
 def _rig(path: Path, spec: dict[str, Any], device: torch.device | str) -> Rig:
     try:
         return load_rig(spec, device=device)
+    except GafError as error:
+        raise type(error)(f"{path}: 'rig': {error}") from None
     except (TypeError, KeyError, ValueError) as error:
         raise InputError(f"{path}: 'rig' is not the description of a rig ({error})") from None
 
 
-def _load_npz(path: Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        raise MissingError(f"{path}: no such file")
+def _named(path: Path, field: str, name: str) -> Path:
+    """The file that a field of the manifest at `path` names."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (
-        ValueError,
-        OSError,
-        EOFError,
-        KeyError,
-        zipfile.BadZipFile,
-        zlib.error,
-        RuntimeError,
-        MemoryError,
-        TypeError,
-        AttributeError,
-    ) as error:
-        raise InputError(f"{path}: not readable as .npz ({error})") from None
-
-
-def _array(path: str | Path, arrays: dict[str, np.ndarray], name: str, shape: tuple[int | None, ...]) -> np.ndarray:
-    array = arrays.get(name)
-    if array is None:
-        raise InputError(f"{path}: array {name!r} is missing")
-    fits = array.ndim == len(shape) and all(want is None or want == got for want, got in zip(shape, array.shape, strict=True))
-    if not fits or array.dtype.kind not in "fiu":
-        want = ", ".join("any" if w is None else str(w) for w in shape)
-        raise InputError(f"{path}: array {name!r} must be numbers [{want}], got {array.dtype} {list(array.shape)}")
-    array = array.astype(np.float32)
-    if not np.isfinite(array).all():
-        raise InputError(f"{path}: array {name!r} holds NaN or infinity")
-    return array
-
-
-def _shared(path: str | Path, arrays: dict[str, np.ndarray], name: str, shape: tuple[int | None, ...]) -> np.ndarray:
-    """An array that belongs to the person: VHAP writes some of them with a leading 1."""
-    if name in arrays and arrays[name].ndim == len(shape) + 1:
-        return _array(path, arrays, name, (1, *shape))[0]
-    return _array(path, arrays, name, shape)
+        file = inside(path.parent, name)
+    except (InputError, OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path}: {field!r}: {error}") from None
+    if not file.is_file():
+        raise MissingError(f"{path}: {field!r} names {file}, which does not exist")
+    return file
 
 
 def _sha256(path: Path) -> str:

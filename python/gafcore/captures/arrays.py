@@ -30,13 +30,15 @@ _BROKEN_HEADER = (ValueError, SyntaxError, tokenize.TokenError, TypeError, KeyEr
 _BROKEN = _BROKEN_ZIP + _BROKEN_HEADER
 
 
-def read_npz(
-    path: Path, expected: Mapping[str, tuple[int | None, ...]], optional: Mapping[str, tuple[int | None, ...]] | None = None
-) -> dict[str, np.ndarray]:
-    """Arrays by name as float32.
+Shape = tuple[int | None, ...]
+Shapes = Mapping[str, Shape | list[Shape]]
+
+
+def read_npz(path: Path, expected: Shapes, optional: Shapes | None = None) -> dict[str, np.ndarray]:
+    """Arrays by name as float32. Other arrays in the file are not looked at.
 
     Args:
-        expected: Shapes by name; None stands for any positive size.
+        expected: Shapes by name, or the shapes that will do; None stands for any positive size.
         optional: The same for arrays that may be absent.
 
     Raises:
@@ -58,14 +60,15 @@ def read_npz(
         raise InputError(f"{path}: not readable as an npz file ({error})") from None
 
 
-def _read(path: Path, archive: zipfile.ZipFile, name: str, shape: tuple[int | None, ...]) -> np.ndarray:
+def _read(path: Path, archive: zipfile.ZipFile, name: str, shape: Shape | list[Shape]) -> np.ndarray:
     with archive.open(f"{name}.npy") as file:
         version = np.lib.format.read_magic(file)
         if version not in _HEADERS:
             raise InputError(f"{path}: array {name!r} has format version {version}, expected 1.0 or 2.0")
         found, _, dtype = _HEADERS[version](file)
-        if not _fits(found, shape):
-            raise InputError(f"{path}: array {name!r} must be {_shape(shape)}, got {_shape(found)}")
+        shapes = shape if isinstance(shape, list) else [shape]
+        if not any(_fits(found, s) for s in shapes):
+            raise InputError(f"{path}: array {name!r} must be {' or '.join(map(_shape, shapes))}, got {_shape(found)}")
         if dtype.kind not in "fiu":
             raise InputError(f"{path}: array {name!r} must hold numbers, got {dtype}")
     with archive.open(f"{name}.npy") as file:
@@ -77,11 +80,11 @@ def _read(path: Path, archive: zipfile.ZipFile, name: str, shape: tuple[int | No
     return array
 
 
-def _fits(found: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:
+def _fits(found: tuple[int, ...], shape: Shape) -> bool:
     return len(found) == len(shape) and all(f == s if s is not None else 0 < f < 1_000_000 for f, s in zip(found, shape, strict=True))
 
 
-def _shape(shape: tuple[int | None, ...]) -> str:
+def _shape(shape: Shape) -> str:
     return "[" + ", ".join("*" if s is None else str(s) for s in shape) + "]"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import importlib.util
-import json
 import re
 import subprocess
 import sys
@@ -15,11 +14,14 @@ from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from gafcore.cli.doctor import machine
 from gafcore.errors import GafError, InputError, MissingError
 from gafcore.files import read_json, write_json
+
+_NOTHING_SELECTED = 5  # pytest's exit code
 
 
 def available(folder: Path) -> dict[str, Path]:
@@ -44,7 +46,9 @@ def print_table(title: str, figures: list[dict[str, Any]]) -> None:
         table.add_column(column, justify="left" if column in ("benchmark", "more") else "right")
     for r in figures:
         more = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in r["extra"].items())
-        table.add_row(r["name"], f"{r['median_ms']:.2f}", f"{r['iqr_ms']:.2f}", f"{r['min_ms']:.2f}", str(r["rounds"]), more)
+        table.add_row(
+            escape(r["name"]), f"{r['median_ms']:.2f}", f"{r['iqr_ms']:.2f}", f"{r['min_ms']:.2f}", str(r["rounds"]), escape(more)
+        )
     Console(width=160 if not sys.stdout.isatty() else None).print(table)
 
 
@@ -69,23 +73,37 @@ class Bench:
             raise MissingError(f"no bench_*.py in {self.benchmarks}; run `gafcore bench` from a source checkout or give --benchmarks DIR")
         if self.suite != "all" and self.suite not in suites:
             raise InputError(f"no suite {self.suite!r}; there are: all, {', '.join(suites)}")
+        failed = []
         for name in suites if self.suite == "all" else [self.suite]:
-            figures = self.measure(suites[name])
+            try:
+                figures, left_out = self.measure(suites[name])
+            except GafError as error:  # the other suites are still worth their time
+                print(f"{name}: {error}", file=sys.stderr)
+                failed.append(name)
+                continue
             print_table(name, figures)
+            for reason in left_out:
+                print(f"left out: {reason}")
             stamp = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
             path = self.out / f"{name}.json"
-            write_json(path, {"suite": name, "date": stamp, "machine": machine(), "results": figures})
+            report = {"suite": name, "date": stamp, "machine": machine(), "results": figures}
+            write_json(path, {**report, "left_out": left_out} if left_out else report)
             print(f"wrote {path}")
+        if failed:
+            raise GafError(f"not measured: {', '.join(failed)}")
 
-    def measure(self, path: Path) -> list[dict[str, Any]]:
+    def measure(self, path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+        """The figures of a suite, and which benchmarks were skipped and why."""
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / "report.json"
-            command = [sys.executable, "-m", "pytest", str(path), "-q", "--benchmark-only", "-p", "no:cacheprovider"]
+            command = [sys.executable, "-m", "pytest", str(path), "-q", "-rs", "--benchmark-only", "-p", "no:cacheprovider"]
             command += [f"--benchmark-json={report}", *(["-k", self.select] if self.select else [])]
             done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode == _NOTHING_SELECTED and self.select:
+                return [], []
             if done.returncode != 0 or not report.exists():
                 raise GafError(f"{path} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
             try:
-                return rows(read_json(report))
-            except (KeyError, json.JSONDecodeError) as error:
+                return rows(read_json(report)), re.findall(r"^SKIPPED (\[\d+\] .*)$", done.stdout, re.MULTILINE)
+            except (KeyError, InputError) as error:
                 raise GafError(f"{path}: pytest-benchmark's report could not be read ({error!r})") from error

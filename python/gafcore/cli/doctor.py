@@ -82,7 +82,7 @@ class Doctor:
     def run(self) -> None:
         facts, versions = machine(), {name: version(name) for name in CORE}
         print(f"gafcore {facts['gafcore']} on Python {facts['python']}, {facts['system']}")
-        print(f"processor: {facts['processor']}, {facts['cores']} cores, {facts['threads']} threads (torch.set_num_threads changes it)")
+        print(f"processor: {facts['processor']}, {facts['cores']} cores, {facts['threads']} in use (torch.set_num_threads changes it)")
         print(f"kernels: built with {facts['compiler']}; instruction set {isa_name()} (GAFCORE_ISA=avx2|baseline lowers it)")
         print("CUDA kernels: compiled" if has_cuda() else "CUDA kernels: none in this version; everything runs on the CPU")
         print("libraries: " + ", ".join(f"{name} {v or 'MISSING'}" for name, v in versions.items()))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from gafcore import captures
 from gafcore.avatars import load_avatar
 from gafcore.avatars.storage import read_manifest
 from gafcore.cli.flags import PathArgument
-from gafcore.evaluation import Evaluation, evaluate
+from gafcore.errors import InputError
+from gafcore.evaluation import Evaluation, evaluate, stored_color
+from gafcore.evaluation.color import NOTES, ColorMode
 from gafcore.files import check_output_folder, read_json
 from gafcore.fitting import load_lpips
+from gafcore.fitting.state import HISTORY
 
 
 def lines(evaluation: Evaluation) -> list[str]:
@@ -19,15 +23,30 @@ def lines(evaluation: Evaluation) -> list[str]:
     return [f"{split}: " + ", ".join(f"{k} {v:.4g}" for k, v in evaluation.mean(split).items()) for split in evaluation.splits]
 
 
-def fit_notes(avatar: Path) -> tuple[str, ...]:
-    """What the avatar's manifest says that a reader of the figures should know about its fit."""
-    info = read_manifest(avatar).get("info")
-    info = info if isinstance(info, dict) else {}
+def fit_notes(info: dict[str, Any]) -> tuple[str, ...]:
+    """What an avatar's manifest says under "info" that a reader of the figures should know about its fit."""
     notes = info.get("notes")
-    said = [f"Fit: {note}" for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
-    if info.get("color_correction") is not None:
-        said.append("Fit: a colour correction was fitted; it is not applied here, so the figures hold the camera's changes of colour, too.")
-    return tuple(said)
+    return tuple(f"Fit: {note}" for note in notes if isinstance(note, str)) if isinstance(notes, list) else ()
+
+
+def read_history(path: Path) -> dict[str, list[float]] | None:
+    """The course of the fit that `gafcore fit` wrote; None where it is absent.
+
+    Raises:
+        InputError: It is not such a file; the message names the column.
+    """
+    if not path.exists():
+        return None
+    history = read_json(path)
+    rows: Any = history.get("iteration") if isinstance(history, dict) else None
+    for name in HISTORY:
+        column: Any = history.get(name) if isinstance(history, dict) else None
+        numbers = isinstance(column, list) and all(isinstance(x, int | float) and abs(x) < 1e300 for x in column)  # NaN is not below either
+        if not numbers or len(column) != len(rows):
+            raise InputError(
+                f"{path}: {name!r} must be a list of finite numbers, as long as the others; remove the file to go without plots"
+            )
+    return history
 
 
 @dataclass(frozen=True)
@@ -48,21 +67,28 @@ class Eval:
     """Frames a split shown as pictures in the report."""
     lpips_weights: Path | None = None
     """File or folder with the weights of VGG16 and LPIPS; without it LPIPS is not measured."""
+    color: ColorMode = "fitted"
+    """Of an avatar with a colour correction. fitted: training frames with their own, all others with the mean;
+    mean: all with the mean; none: the avatar's own colours."""
 
     def run(self) -> None:
         check_output_folder(self.out)
-        avatar = load_avatar(self.avatar)
+        avatar, info = load_avatar(self.avatar), read_manifest(self.avatar).get("info")
+        info = info if isinstance(info, dict) else {}
+        history = read_history(self.avatar / "history.json")
         perceptual = load_lpips(self.lpips_weights) if self.lpips_weights else None
-        history = self.avatar / "history.json"
+        capture = captures.read(self.capture)
         result = evaluate(
             avatar,
-            captures.read(self.capture),
+            capture,
             self.splits or None,
             perceptual=perceptual,
+            color=stored_color(str(self.avatar / "avatar.json"), info, capture, self.color),
             max_frames=self.max_frames,
             samples=self.samples,
         )
-        result = replace(result, notes=(*fit_notes(self.avatar), *result.notes))
-        report = result.write(self.out, read_json(history) if history.exists() else None)
+        colors = () if info.get("color_correction") is None else (NOTES[self.color],)
+        result = replace(result, notes=(*fit_notes(info), *colors, *result.notes))
+        report = result.write(self.out, history)
         print("\n".join(lines(result)))
         print(f"wrote {report}")

@@ -13,8 +13,10 @@ from torch import Tensor
 from gafcore.avatars import RiggedAvatar, render
 from gafcore.avatars.frames import checked_image, checked_mask
 from gafcore.errors import InputError
+from gafcore.evaluation.color import ColorOf
 from gafcore.evaluation.metrics import Perceptual, compare, mean_values
 from gafcore.evaluation.report import write_report
+from gafcore.fitting.color import corrected
 from gafcore.progress import track
 from gafcore.types import Capture, Frame
 
@@ -79,6 +81,7 @@ def evaluate(
     splits: Sequence[str] | None = None,
     *,
     perceptual: Perceptual | None = None,
+    color: ColorOf | None = None,
     max_frames: int | None = None,
     samples: int = 4,
     given_split: str = "train",
@@ -91,6 +94,7 @@ def evaluate(
         capture: Pictures, cameras, splits, and the background behind the renders.
         splits: Which splits; all that have frames by default.
         perceptual: LPIPS (`gafcore.fitting.load_lpips`).
+        color: The gain and offset with which a camera shows the avatar in a frame (`gafcore.evaluation.color_of`), where one was fitted.
         max_frames: At most so many frames a split, evenly spaced.
         samples: Frames a split kept as pictures.
         given_split: Where the "input" pictures of the samples come from.
@@ -112,7 +116,8 @@ def evaluate(
         for number in track(numbers, f"evaluate {name}") if progress else numbers:
             frame = capture.frames[number]
             with torch.no_grad():
-                image = render(avatar, [frame.camera], avatar.params[frame.timestep], background).image[0]
+                view = render(avatar, [frame.camera], avatar.params[frame.timestep], background)
+                image = corrected(view, background, None if color is None else color(frame).to(background))[0]
                 truth, mask = checked_image(frame), checked_mask(frame)
                 values = compare(image, truth, mask, perceptual)
             scores.append(FrameScore(name, number, frame.timestep, camera_name(frame), values))

@@ -117,7 +117,10 @@ def load_checkpoint(out: str | Path, config: FitConfig, capture: dict[str, str])
     pointer = _read_pointer(path)
     _same(path, "config", pointer["config"], to_json(config))
     _same(path, "capture", pointer["capture"], capture)
-    file = inside(path.parent, pointer["file"])
+    try:
+        file = inside(path.parent, pointer["file"])
+    except (InputError, OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path}: 'file': {error}") from None
     try:
         data = file.read_bytes()
     except OSError as error:
@@ -126,7 +129,7 @@ def load_checkpoint(out: str | Path, config: FitConfig, capture: dict[str, str])
         raise InputError(f"{file}: does not match its SHA-256 in {path}; it is damaged")
     try:
         return _from_tensors(load_tensors(data), config)
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
         raise InputError(f"{file}: not a checkpoint of this version ({error})") from None
 
 
@@ -157,7 +160,7 @@ def _read_pointer(path: Path) -> dict[str, Any]:
     if not isinstance(pointer, dict) or pointer.get("format") != _FORMAT or pointer.get("version") != _VERSION:
         raise InputError(f"{path}: not a checkpoint of this version of gafcore")
     for name, kind in {"iteration": int, "file": str, "sha256": str, "config": dict, "capture": dict}.items():
-        if not isinstance(pointer.get(name), kind):
+        if not isinstance(pointer.get(name), kind) or isinstance(pointer.get(name), bool):
             raise InputError(f"{path}: {name!r} must be {kind.__name__}, got {pointer.get(name)!r}")
     return pointer
 

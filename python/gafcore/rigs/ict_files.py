@@ -36,7 +36,7 @@ def read_model(path: str | Path) -> IctModel:
     """
     path = Path(path)
     if path.is_dir():
-        model = _read_folder(path)
+        model, path = _read_folder(path), path / _NEUTRAL
     elif path.is_file():
         model = _read_npz(path)
     else:
@@ -159,8 +159,8 @@ def read_obj(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray
             corners.append(parts + [["0", "0"]] * (4 - len(parts)))
     try:
         table = np.array([[[int(c[0]), int(c[1])] for c in face] for face in corners], np.int64).reshape(-1, 4, 2) - 1
-    except ValueError:
-        raise InputError(f"{path}: a face holds something that is not a number") from None
+    except (ValueError, OverflowError):
+        raise InputError(f"{path}: a face holds something that is not a number, or a number that no mesh reaches") from None
     return vertices, uvs, table[..., 0], table[..., 1]
 
 

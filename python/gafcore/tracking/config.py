@@ -37,7 +37,9 @@ class SolverConfig:
     key_frames: int = 40
     """frames from which identity and focal length are estimated, evenly chosen"""
     key_iterations: int = 8
+    """Gauss-Newton steps for identity and focal length"""
     iterations: int = 4
+    """Gauss-Newton steps over all frames"""
     data_weight: float = 0.25
     """all landmark terms are multiplied by this: neighbouring landmarks err together"""
     landmark_noise_m: float = 0.00053
@@ -53,13 +55,17 @@ class SolverConfig:
     bounds_sigma: float = 0.03
     """softness of the bounds 0..1 of ARKit expressions"""
     eyes_sigma_rad: float = 0.5
+    """of the gaze about straight ahead, radians"""
     vergence_sigma_rad: float = 0.05
+    """of the difference between the two eyes' gaze, radians"""
     jaw_sigma_rad: float = 0.3
+    """of the jaw joint about closed, radians"""
     brow_offset_m: float = 0.008
     """static sliding of the brow landmarks over the mesh: brows are texture"""
     focal_prior: float = 2.75
     """expected focal length, in units of the picture's long side"""
     focal_log_sigma: float = 0.4
+    """of the focal length's natural logarithm about its expected value"""
     smoothness: Literal["study", "gaf"] = "study"
     """relative weights of the first differences in time: of this package's study, or of the GAF paper"""
 
@@ -94,6 +100,7 @@ class TrackConfig:
     min_confidence: float = 0.5
     """confidence below which a face does not count"""
     overlay: Literal["video", "sheet"] = "video"
+    """what shows the mesh over the pictures: a video beside the sheet, or the sheet alone"""
     solver: SolverConfig = field(default_factory=SolverConfig)
 
     def __post_init__(self) -> None:
