@@ -2,6 +2,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "ops/adam.h"
 #include "ops/bind_triangles.h"
 #include "ops/device.h"
 #include "ops/interpolate.h"
@@ -24,5 +25,7 @@ GAF_NO_CUDA(photometric_loss_fwd, PhotometricLossArgs)
 GAF_NO_CUDA(photometric_loss_bwd, PhotometricLossArgs)
 GAF_NO_CUDA(rasterize_mesh_fwd, RasterizeMeshArgs)
 GAF_NO_CUDA(rasterize_mesh_bwd, RasterizeMeshArgs)
+
+void adam(const AdamArgs&, Stream) { throw std::runtime_error("adam: gafcore was built without CUDA; `gafcore doctor` says how to get it"); }
 
 }  // namespace gaf::cuda
