@@ -83,7 +83,9 @@ def _device(name: str, x: Tensor) -> None:
     if x.device.type != "cuda":
         raise ValueError(f"{name} is on {x.device}; gafcore has kernels for the CPU and for CUDA, move it with .cpu()")
     if not has_cuda():
-        raise ValueError(f"{name} is on {x.device}; this build of gafcore has kernels for the CPU only, move it with .cpu() or see `gafcore doctor`")
+        raise ValueError(
+            f"{name} is on {x.device}; this build of gafcore has kernels for the CPU only, move it with .cpu() or see `gafcore doctor`"
+        )
     if x.dtype == torch.float64:
         raise ValueError(f"{name} is float64 on {x.device}; on a GPU kernels are float32, use .float(), or .cpu() for doubles")
 
