@@ -10,8 +10,8 @@ import pytest
 
 from tests.simt.emulator import KIND, load, module_path
 
-# What is found by which build. "all": a message as an exception; "end": the process ends with a message; "result": another result than the right
-# twin's in some order of threads, or a race.
+# How each is found. "all": by every build, as an exception; "end": the process ends with a message; "result": another result than the right
+# twin's in some order of threads, or a race; "race", "ubsan": only by the build that looks for such.
 MISTAKES = {
     "missing_barrier": ("result", r"data race"),
     "write_after_read": ("result", r"data race"),

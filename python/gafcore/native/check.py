@@ -83,9 +83,7 @@ def _device(name: str, x: Tensor) -> None:
     if x.device.type != "cuda":
         raise ValueError(f"{name} is on {x.device}; gafcore has kernels for the CPU and for CUDA, move it with .cpu()")
     if not has_cuda():
-        raise ValueError(
-            f"{name} is on {x.device}; this build of gafcore has kernels for the CPU only, move it with .cpu() or see `gafcore doctor`"
-        )
+        raise ValueError(f"{name} is on {x.device}; this build of gafcore has none for CUDA (see `gafcore doctor`), move it with .cpu()")
     if x.dtype == torch.float64:
         raise ValueError(f"{name} is float64 on {x.device}; on a GPU kernels are float32, use .float(), or .cpu() for doubles")
 
