@@ -43,10 +43,8 @@ def main() -> None:
     lines = ["# Measured on a GPU", "", *parts_table(folder), ""]
     if reports:
         gpu, host = reports[0]["gpu"], reports[0]["machine"]
-        lines += [
         lines += [f"{gpu['card']}, {gpu['nvidia_smi']}; copy {gpu['copy_gb_per_s']:.0f} GB/s;"]
         lines += [f"torch {host['versions']['torch']}, CUDA {gpu['torch_cuda']};"]
-        ]
         lines += [f"{host['processor']}, {host['system']}; {reports[0]['date']}. Device time between two events around one call.", ""]
     for report in reports:
         lines += [f"## {report['suite']}", "", *suite_table(report), ""]

@@ -88,8 +88,8 @@ def _device(name: str, x: Tensor) -> None:
         raise ValueError(f"{name} is float64 on {x.device}; on a GPU kernels are float32, use .float(), or .cpu() for doubles")
 
 
-# Index tensors on a GPU that were found in range: (version, lowest allowed, count). Reading a range waits for the GPU, so it is done once for
-# a tensor, not once a frame.
+# Index tensors on a GPU that were found in range: (version, lowest allowed, count). Reading a range waits for the GPU, so it is done once
+# for a tensor, not once a frame.
 _in_range: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
