@@ -56,7 +56,8 @@ class NamedAdam:
             rows.append((x.detach(), x.grad.contiguous(), *(state[key] for key in _MOMENTS), state["step"], self._rates[name]))
         if rows:
             group = self._adam.param_groups[0]
-            adam_cuda(rows, *group["betas"], group["eps"])
+            beta1, beta2 = group["betas"]
+            adam_cuda(rows, beta1, beta2, group["eps"])
 
     def replace(self, new: dict[str, Tensor], source: Int[Tensor, "M"], fresh: Bool[Tensor, "M"]) -> None:
         """Put `new` tensors in place: row i continues the moments of old row `source[i]`, or starts from zero where `fresh`."""
