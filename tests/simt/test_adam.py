@@ -21,6 +21,7 @@ def adam_in_the_emulator(rows, beta1, beta2, eps) -> None:
 @pytest.mark.parametrize("sizes", [[7], [1500, 3, 0, 260], [5] * 30], ids=["one", "unlike", "more-than-a-launch-holds"])
 def test_matches_torch(sizes) -> None:
     g = torch.Generator().manual_seed(0)
+    steps = 1 if KIND == "tsan" else 4
     sizes = [min(n, 300) for n in sizes] if KIND == "tsan" else sizes
     values = [torch.randn(n, generator=g) for n in sizes]
     rates = [10.0 ** -(1 + i % 4) for i in range(len(sizes))]
@@ -30,14 +31,14 @@ def test_matches_torch(sizes) -> None:
     theirs = [x.clone().requires_grad_() for x in values]
     oracle = torch.optim.Adam([{"params": [x], "lr": r} for x, r in zip(theirs, rates, strict=True)], eps=1e-15)
     load().configure("random", 1, 60.0)
-    for _ in range(4):
+    for _ in range(steps):
         gradients = [torch.randn(n, generator=g) * 10.0 ** torch.randint(-8, 2, (n,), generator=g) for n in sizes]
         for x, v in zip(theirs, gradients, strict=True):
             x.grad = v.clone()
         oracle.step()
         adam_in_the_emulator([(value, v, *rest) for (value, *rest), v in zip(ours, gradients, strict=True)], 0.9, 0.999, 1e-15)
     for (value, _, _, step, _), want in zip(ours, theirs, strict=True):
-        assert step.item() == 4
+        assert step.item() == steps
         torch.testing.assert_close(value, want.detach(), rtol=1e-5, atol=1e-6)
 
 
