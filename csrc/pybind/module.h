@@ -5,7 +5,7 @@
 namespace gaf {
 
 struct Modules {
-  pybind11::module_ cpu_float32, cpu_float64;
+  pybind11::module_ cpu_float32, cpu_float64, cuda_float32;
 };
 
 void define_scratch(pybind11::module_&);
