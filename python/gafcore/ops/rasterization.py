@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gafcore.native import check
+from gafcore.native import check, uses_cuda
 from gafcore.ops.rasterization_blend import blend
 from gafcore.ops.rasterization_project import SPLAT_CHANNELS, project
 
 RENDER_MODES = ("RGB", "D", "ED", "RGB+D", "RGB+ED")
 RASTERIZE_MODES = ("classic", "antialiased")
 MAX_SH_DEGREE = 3
-TILE_SIZE = 32
+TILE_SIZE, CUDA_TILE_SIZE = 32, 16
 
 # Options of gsplat's function that exist for other cameras, machines or memory layouts: only these values have the meaning that we give.
 _GSPLAT_ONLY: dict[str, object] = {
@@ -117,6 +117,7 @@ def rasterization(
     render_mode: str = "RGB",
     rasterize_mode: str = "classic",
     absgrad: bool = False,
+    atomic_gradients: bool = False,
     **gsplat_options: Any,
 ) -> tuple[Float[Tensor, "C H W X"], Float[Tensor, "C H W 1"], dict[str, Any]]:
     """Render 3D Gaussians with C pinhole cameras: EWA splatting as in gsplat 1.5 (csrc/math, docs/kernels/rasterization.md).
@@ -141,6 +142,7 @@ def rasterization(
         render_mode: Channels of the image: colours, accumulated depth (D) or expected depth (ED), or colours then depth.
         rasterize_mode: "antialiased" keeps the mass of splats below a pixel constant.
         absgrad: Backward sets `meta["means2d"].absgrad` [C, N, 2], sums of absolute values of the pixels' gradients.
+        atomic_gradients: On a GPU, backward sums with float atomics, whose bits differ from run to run.
         **gsplat_options: gsplat's other options, at the one value supported; `tile_size` and `channel_chunk` are ignored.
 
     Returns:
@@ -182,11 +184,13 @@ def rasterization(
     render, alphas, statistics = blend(
         *(s.splats, s.means2d, s.depths, s.radii, features, backgrounds, width, height, n_channels),
         absgrad=absgrad,
+        atomic=atomic_gradients,
         needs_grad=differentiable or _requires_grad(features, backgrounds),
     )
     if "ED" in render_mode:
         render = _expected_depth(render, alphas)
     n_visible, n_pairs, n_pairs_blended = statistics.unbind()
+    tile_size = CUDA_TILE_SIZE if uses_cuda(means) else TILE_SIZE
     meta = {
         "radii": s.radii,
         "means2d": s.means2d,
@@ -196,9 +200,9 @@ def rasterization(
         "width": width,
         "height": height,
         "n_cameras": c,
-        "tile_size": TILE_SIZE,
-        "tile_width": -(-width // TILE_SIZE),
-        "tile_height": -(-height // TILE_SIZE),
+        "tile_size": tile_size,
+        "tile_width": -(-width // tile_size),
+        "tile_height": -(-height // tile_size),
         "n_visible": n_visible,
         "n_nonfinite": s.n_nonfinite[0],
         "n_pairs": n_pairs,
