@@ -1,6 +1,9 @@
 // The module that the emulator's tests load: csrc/cuda behind the same bindings as on a GPU, and the emulator's own functions.
 #include "pybind/module.h"
 
+#include <pybind11/stl.h>
+
+#include "planted.h"
 #include "simt.h"
 
 namespace {
@@ -15,9 +18,7 @@ void* pointer(uintptr_t p) { return reinterpret_cast<void*>(p); }
 
 }  // namespace
 
-void define_planted(pybind11::module_& m);  // planted.cpp
-
-PYBIND11_MODULE(SIMT_MODULE, m) {
+PYBIND11_MODULE(_simt, m) {
   m.def("configure", &configure, pybind11::arg("order"), pybind11::arg("seed"), pybind11::arg("timeout_s"));
   m.def("allocate", [](size_t n) { return reinterpret_cast<uintptr_t>(simt::allocate(n)); });
   m.def("release", [](uintptr_t p) { simt::release(pointer(p)); });
@@ -30,5 +31,6 @@ PYBIND11_MODULE(SIMT_MODULE, m) {
   gaf::define_photometric_loss(modules);
   gaf::define_rasterization(modules);
   gaf::define_rasterize_mesh(modules);
-  define_planted(m);
+  m.attr("planted") = planted_names();
+  m.def("run_planted", [](const std::string& name, bool right, uintptr_t out) { run_planted(name, right, reinterpret_cast<float*>(out)); });
 }

@@ -1,5 +1,5 @@
 // Kernels with mistakes, each of which the emulator must find, and their right twins, which it must let pass.
-#include <pybind11/pybind11.h>
+#include "planted.h"
 
 #include <map>
 #include <string>
@@ -187,13 +187,13 @@ const std::map<std::string, Twins> kTwins = {
 
 }  // namespace
 
-void define_planted(pybind11::module_& m) {
-  pybind11::list names;
-  for (const auto& [name, twins] : kTwins) names.append(name);
-  m.attr("planted") = names;
-  // out: device memory of kN + 1 floats.
-  m.def("run_planted", [](const std::string& name, bool right, uintptr_t out) {
-    const Twins& t = kTwins.at(name);
-    gaf::cuda::launch(name.c_str(), right ? t.right : t.wrong, unsigned(t.blocks), kN, 0, gaf::Stream{}, reinterpret_cast<float*>(out));
-  });
+std::vector<std::string> planted_names() {
+  std::vector<std::string> names;
+  for (const auto& [name, twins] : kTwins) names.push_back(name);
+  return names;
+}
+
+void run_planted(const std::string& name, bool right, float* out) {
+  const Twins& t = kTwins.at(name);
+  gaf::cuda::launch(name.c_str(), right ? t.right : t.wrong, unsigned(t.blocks), kN, 0, gaf::Stream{}, out);
 }
