@@ -22,13 +22,13 @@ GAF_HD Ellipse<T> ellipse_of(T x, T y, const Whitening<T>& w, T log2_opacity) {
   Ellipse<T> e;
   e.x = x;
   e.y = y;
-  e.inv_u_x = 1 / w.u_x;
+  e.inv_u_x = rough_divide_(T(1), w.u_x);
   e.slant = w.u_y * e.inv_u_x;
   e.v_y = w.v_y;
   e.reach2 = max_(log2_opacity - T(kLog2AlphaMin), T(0));
-  const T reach = sqrt_(e.reach2);
-  e.half_height = reach / e.v_y;
-  e.side_y = -w.u_y * e.half_height / sqrt_(fma_(w.u_y, w.u_y, e.v_y * e.v_y));
+  const T reach = rough_sqrt_(e.reach2);
+  e.half_height = rough_divide_(reach, e.v_y);
+  e.side_y = rough_divide_(-w.u_y * e.half_height, rough_sqrt_(fma_(w.u_y, w.u_y, e.v_y * e.v_y)));
   return e;
 }
 
@@ -36,7 +36,7 @@ GAF_HD Ellipse<T> ellipse_of(T x, T y, const Whitening<T>& w, T log2_opacity) {
 template <class T>
 GAF_HD T half_width(const Ellipse<T>& e, T y) {
   const T v = e.v_y * y;
-  return sqrt_(max_(fma_(-v, v, e.reach2), T(0))) * e.inv_u_x;
+  return rough_sqrt_(max_(fma_(-v, v, e.reach2), T(0))) * e.inv_u_x;
 }
 
 template <class T>
