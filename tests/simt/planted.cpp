@@ -93,7 +93,7 @@ __global__ void unwritten_output(float* out) {
 
 template <bool right>
 __global__ void outside(float* out) {
-  out[threadIdx.x + (right ? 0 : 1)] = 1;
+  out[threadIdx.x + (right ? 0 : 2)] = 1;
 }
 
 template <bool right>

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import re
 import subprocess
 import sys
 
 import pytest
 
-from tests.simt.emulator import KIND, ROOT, load
+from tests.simt.emulator import KIND, load, module_path
 
 # What is found by which build. "all": a message as an exception; "end": the process ends with a message; "result": another result than the right
 # twin's in some order of threads, or a race.
@@ -36,10 +36,11 @@ MISTAKES = {
 
 # Run in a process of its own, because some mistakes end it.
 SCRIPT = """
-import ctypes, sys
-from tests.simt.emulator import load
-name, right, order = sys.argv[1], sys.argv[2] == "right", sys.argv[3]
-m = load()
+import ctypes, importlib.util, sys
+path, name, right, order = sys.argv[1], sys.argv[2], sys.argv[3] == "right", sys.argv[4]
+spec = importlib.util.spec_from_file_location("_simt", path)
+m = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(m)
 m.configure(order, 3, 2.0)
 p = m.allocate(65 * 4)
 zeros = (ctypes.c_float * 65)()
@@ -53,12 +54,10 @@ print("result", list(zeros))
 
 def run(name: str, right: bool, order: str) -> tuple[int, str]:
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, name, "right" if right else "wrong", order],
+        [sys.executable, "-c", SCRIPT, str(module_path()), name, "right" if right else "wrong", order],
         capture_output=True,
         text=True,
         timeout=120,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
     )
     return done.returncode, done.stdout + done.stderr
 
@@ -88,7 +87,7 @@ def test_mistake_is_found(name):
     if kind == "end" and KIND == "tsan" and name == "endless":
         pytest.skip("ThreadSanitizer delays the watchdog's signal; the plain build has it")
     outputs = [run(name, False, order) for order in ("fifo", "lifo")]
-    if message and any(__import__("re").search(message, text) for _, text in outputs):
+    if message and any(re.search(message, text) for _, text in outputs):
         return
     right = run(name, True, "fifo")[1].replace("nan", "NaN")
     assert kind == "result" and any(text.replace("nan", "NaN") != right for _, text in outputs), outputs[0][1]
