@@ -1,4 +1,4 @@
-"""The GPU rasterizer in the emulator against the CPU's: every case, all gradients, long lists, too little room for pairs, several orders."""
+"""The GPU rasterizer in the emulator against the CPU's: every case, all gradients, long lists, no room for pairs, several orders."""
 
 from __future__ import annotations
 
