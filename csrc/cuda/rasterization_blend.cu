@@ -43,9 +43,7 @@ __device__ __forceinline__ void write_pixel(const BlendPass& p, int camera, int6
 
 template <int C>
 __global__ void __launch_bounds__(kTilePixels) blend_tiles(BlendPass p, bool only_checkpoints) {
-  GAF_SHARED(float4, shapes, [kBucket]);
-  GAF_SHARED(float2, origins, [kBucket]);
-  GAF_SHARED(float4, colors, [kBucket]);
+  GAF_SHARED(float4, splats, [3 * kBucket]);  // shape; origin and two colours; two colours
   GAF_SHARED(unsigned, masks, [kBucket]);
   const TilePlace place(p.grid, blockIdx.x);
   const ThreadPixel at_pixel(p.grid, place);
@@ -63,9 +61,9 @@ __global__ void __launch_bounds__(kTilePixels) blend_tiles(BlendPass p, bool onl
     unsigned mask = 0;
     if (int(threadIdx.x) < n) {
       const TileSplat s = load_tile_splat(p, place, list.rows[at + threadIdx.x]);
-      shapes[threadIdx.x] = s.shape;
-      origins[threadIdx.x] = s.origin;
-      colors[threadIdx.x] = s.color;
+      splats[3 * threadIdx.x] = s.shape;
+      splats[3 * threadIdx.x + 1] = make_float4(s.origin.x, s.origin.y, s.color.x, s.color.y);
+      splats[3 * threadIdx.x + 2] = make_float4(s.color.z, s.color.w, 0, 0);
       mask = s.subtiles;
     }
     masks[threadIdx.x] = mask;
@@ -73,13 +71,16 @@ __global__ void __launch_bounds__(kTilePixels) blend_tiles(BlendPass p, bool onl
     for (int first = 0; alive && first < n; first += kWarp) {
       unsigned todo = __ballot_sync(kFullMask, masks[first + lane_index()] >> warp_index() & 1);
       for (; todo; todo &= todo - 1) {
-        const int i = first + __ffs(int(todo)) - 1;
+        const float4* splat = splats + 3 * (first + __ffs(int(todo)) - 1);
+        const float4 more = splat[1];
         float u, v;
-        const float weight = blend_weight(splat_power(shapes[i], origins[i], x, y, u, v), pixel.transmittance);
+        const float weight = blend_weight(splat_power(splat[0], make_float2(more.x, more.y), x, y, u, v), pixel.transmittance);
         pixel.transmittance -= weight;
-        const float4 color = colors[i];
 #pragma unroll
-        for (int c = 0; c < C; ++c) pixel.sum[c] = fma_(weight, component(color, c), pixel.sum[c]);
+        for (int c = 0; c < C; ++c) {
+          const float color = c == 0 ? more.z : c == 1 ? more.w : c == 2 ? splat[2].x : splat[2].y;
+          pixel.sum[c] = fma_(weight, color, pixel.sum[c]);
+        }
       }
       alive = __any_sync(kFullMask, pixel.transmittance >= float(kTransmittanceMin));
       if (!alive) walked = at - list.begin + uint32_t(first) + kWarp;

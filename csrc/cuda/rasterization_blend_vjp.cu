@@ -15,6 +15,7 @@ constexpr int kRound = 64;     // pairs at a time
 constexpr int kEntries = 256;  // (pair, warp) sums at a time; a round of many large splats is cut to 32 pairs, which always fit
 constexpr int kChunk = 8;      // pairs of a warp between the two ways of looking at them
 constexpr int kStaggered = kTilePixels / kSubtiles + 1;  // 33: eight pairs' pixels in different banks
+static_assert(kRound == kChunk * kChunk, "a chunk's list of pairs lies in the padding of one row of products");
 
 template <int C, bool kAbs>
 struct Sums {
@@ -143,35 +144,44 @@ __device__ __forceinline__ void sum_chunk(const Round& r, int pair, int n, int f
   }
 }
 
-// This warp's pairs among the first n of the round.
+// Numbers of a warp's pairs, eight in the padding of each row of its products: the chunks of a round.
+__device__ __forceinline__ uint8_t* chunk_pairs(const Round& r, int chunk) {
+  return reinterpret_cast<uint8_t*>(r.products + (warp_index() * kChunk + chunk) * kStaggered + kStaggered - 1);
+}
+
+// Lists this warp's pairs among the first n of the round, and returns how many there are.
+__device__ __forceinline__ int list_pairs(const Round& r, int n) {
+  const unsigned low = r.touched[0][warp_index()], high = n > kWarp ? r.touched[1][warp_index()] : 0;
+  const unsigned mine = 1u << lane_index(), before = mine - 1;
+  const int n_low = __popc(low), k_low = __popc(low & before), k_high = n_low + __popc(high & before);
+  if (low & mine) chunk_pairs(r, k_low / kChunk)[k_low % kChunk] = uint8_t(lane_index());
+  if (high & mine) chunk_pairs(r, k_high / kChunk)[k_high % kChunk] = uint8_t(lane_index() + kWarp);
+  __syncwarp();
+  return n_low + __popc(high);
+}
+
 template <int C, bool kAbs>
 __device__ __forceinline__ void walk_round(const Round& r, int n, int first_entry, const PixelGrad<C>& g, const ThreadPixel& at, Pixel& pixel) {
-  unsigned low = r.touched[0][warp_index()], high = n > kWarp ? r.touched[1][warp_index()] : 0;
+  const int count = list_pairs(r, n);
   float2* products = r.products + warp_index() * kChunk * kStaggered + lane_index();
   const float x = float(at.x) + 0.5f, y = float(at.y) + 0.5f;
-  int k = 0, mine = 0;
-  while (low | high) {
-    const int i = low ? __ffs(int(low)) - 1 : kWarp + __ffs(int(high)) - 1;
-    if (low) {
-      low &= low - 1;
-    } else {
-      high &= high - 1;
-    }
-    if (lane_index() % kChunk == k) mine = i;
-    float u, v, shade = 0;
-    const float power = splat_power(r.shapes[i], r.origins[i], x, y, u, v);
-    const float4 color = r.colors[i];
+  for (int first = 0; first < count; first += kChunk) {
+    const int m = count - first < kChunk ? count - first : kChunk;
+    const uint8_t* pairs = chunk_pairs(r, first / kChunk);
+    for (int e = 0; e < m; ++e) {
+      const int i = pairs[e];
+      float u, v, shade = 0;
+      const float power = splat_power(r.shapes[i], r.origins[i], x, y, u, v);
+      const float4 color = r.colors[i];
 #pragma unroll
-    for (int c = 0; c < C; ++c) shade = fma_(component(color, c), g.v[c], shade);
-    const BlendGrad<float> d = blend_vjp(power, shade, pixel.transmittance, pixel.rest);
-    products[k * kStaggered] = make_float2(d.weight, d.alpha_times);
-    ++k;
-    if (k < kChunk && (low | high)) continue;
+      for (int c = 0; c < C; ++c) shade = fma_(component(color, c), g.v[c], shade);
+      const BlendGrad<float> d = blend_vjp(power, shade, pixel.transmittance, pixel.rest);
+      products[e * kStaggered] = make_float2(d.weight, d.alpha_times);
+    }
     __syncwarp();
-    sum_chunk<C, kAbs>(r, mine, k, first_entry);
+    const int e = lane_index() % kChunk;
+    sum_chunk<C, kAbs>(r, e < m ? pairs[e] : 0, m, first_entry + first);
     __syncwarp();
-    first_entry += k;
-    k = 0;
   }
 }
 
