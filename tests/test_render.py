@@ -94,6 +94,13 @@ def test_the_avatar_keeps_no_gradient():
     assert not image.requires_grad
 
 
+def test_half_precision_is_not_seen():
+    avatar = avatar_of_ball()
+    view, params = cameras(0.4), avatar.params[2]
+    whole, half = (CompiledRenderer(avatar, WIDTH, HEIGHT, half=h)(view, params).image for h in (False, True))
+    assert 0 < (whole - half).abs().max() < 1 / 255
+
+
 def test_wrong_numbers_are_named():
     avatar = avatar_of_ball()
     renderer = CompiledRenderer(avatar, WIDTH, HEIGHT)

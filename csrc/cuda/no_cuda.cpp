@@ -2,6 +2,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "ops/adam.h"
 #include "ops/bind_triangles.h"
 #include "ops/device.h"
 #include "ops/interpolate.h"
@@ -35,5 +36,7 @@ void rasterization_blend_fwd(const RasterizationBlendArgs<float>&, const Rasteri
 void rasterization_blend_bwd(const RasterizationBlendArgs<float>&, const RasterizationPairRoom&, Stream stream) {
   rasterization_project_bwd({}, stream);
 }
+
+void adam(const AdamArgs&, Stream) { throw std::runtime_error("adam: gafcore was built without CUDA; `gafcore doctor` says how to get it"); }
 
 }  // namespace gaf::cuda

@@ -125,7 +125,7 @@ __global__ void __launch_bounds__(kProjectThreads) project_gaussians(Rasterizati
 void rasterization_project_fwd(const RasterizationProjectArgs<float>& a, Stream stream) {
   fill_bytes(kName, a.n_nonfinite, 0, sizeof(int64_t), stream);
   const int64_t blocks = blocks_a_camera(a, kProjectThreads);
-  with_degree(a.colors ? a.sh_degree : -1, [&](auto degree) {
+  with_degree(a.colors || a.half_colors ? a.sh_degree : -1, [&](auto degree) {
     launch(kName, project_gaussians<decltype(degree)::value>, dim3(unsigned(blocks * a.n_cameras)), dim3(kProjectThreads), 0, stream, a, blocks);
   });
 }

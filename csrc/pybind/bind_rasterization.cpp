@@ -29,6 +29,7 @@ RasterizationProjectArgs<T> read_project(const pybind11::kwargs& kwargs) {
   f("scales", a.scales);
   f("opacities", a.opacities);
   f("colors", a.colors);
+  f("half_colors", a.half_colors);
   f("viewmats", a.viewmats);
   f("Ks", a.Ks);
   f("splats", a.splats);

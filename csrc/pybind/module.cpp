@@ -16,6 +16,7 @@ PYBIND11_MODULE(_native, m) {
   m.def("cuda_runtime_version", &gaf::cuda::runtime_version, "Of the CUDA runtime the module was built with, for example 13000; 0 without.");
   const gaf::Modules modules{m.def_submodule("cpu_float32"), m.def_submodule("cpu_float64"), m.def_submodule("cuda_float32")};
   gaf::define_scratch(m);
+  gaf::define_adam(modules);
   gaf::define_bind_triangles(modules);
   gaf::define_interpolate(modules);
   gaf::define_photometric_loss(modules);

@@ -9,6 +9,7 @@ struct Modules {
 };
 
 void define_scratch(pybind11::module_&);
+void define_adam(const Modules&);
 void define_bind_triangles(const Modules&);
 void define_interpolate(const Modules&);
 void define_photometric_loss(const Modules&);

@@ -182,6 +182,16 @@ def test_non_contiguous_input_and_float32_views():
     assert torch.equal(render(strided, scene)[0], render(tensors, scene)[0])
 
 
+def test_half_precision_harmonics_are_as_good_as_their_values():
+    scene = cases.scene(n=11, cameras=2, sh_degree=2)
+    tensors = scene.tensors(torch.float32)
+    half = tensors["colors"].half()
+    got, want = (render({**tensors, "colors": c}, scene)[0] for c in (half, half.float()))
+    assert torch.equal(got, want)
+    with pytest.raises(ValueError, match=r"colors must be \[N, D\] float32, got \(11, 27\) float16"):
+        rasterization(*(tensors[k] for k in cases.NAMES[:4]), half.flatten(1), tensors["viewmats"], scene.Ks.float(), 8, 8)
+
+
 def test_mixed_shared_and_per_camera_input():
     scene = cases.scene(n=11, cameras=2)
     tensors = scene.tensors(torch.float32)

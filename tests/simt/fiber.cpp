@@ -111,10 +111,13 @@ simt_switch:
 
 Fiber* main_fiber() {
   static Fiber main;
-#if defined(SIMT_TSAN)
-  main.tsan = __tsan_get_current_fiber();
-#endif
   return &main;
+}
+
+void enter_main() {
+#if defined(SIMT_TSAN)
+  main_fiber()->tsan = __tsan_get_current_fiber();
+#endif
 }
 
 Fiber* make_fiber(void (*entry)(void*), void* argument) {

@@ -8,6 +8,8 @@ struct Fiber;
 
 // The stack that the scheduler runs on, to come back to.
 Fiber* main_fiber();
+// Before the first switch of a launch: the caller's stack is the main one now (launches may come from several system threads, one at a time).
+void enter_main();
 // A fiber that calls entry(argument) when first switched to; entry must not return, it switches away for the last time.
 Fiber* make_fiber(void (*entry)(void*), void* argument);
 // For another function; also for a fiber that was left in the middle of its old one.

@@ -26,6 +26,7 @@ PYBIND11_MODULE(_simt, m) {
   m.def("read", [](uintptr_t host, uintptr_t device, size_t n) { simt::read(pointer(host), pointer(device), n); });
   m.def("launches", [] { return simt::launches; });
   const gaf::Modules modules{m.def_submodule("cpu_float32"), m.def_submodule("cpu_float64"), m.def_submodule("cuda_float32")};
+  gaf::define_adam(modules);
   gaf::define_bind_triangles(modules);
   gaf::define_interpolate(modules);
   gaf::define_photometric_loss(modules);

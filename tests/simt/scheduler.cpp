@@ -204,6 +204,7 @@ void launch(const char* name, dim3 grid, dim3 dims, size_t dynamic_bytes, const 
   std::iota(order.begin(), order.end(), uint64_t(0));
   if (settings.order == Order::kLifo) std::reverse(order.begin(), order.end());
   if (settings.order == Order::kRandom) shuffle_order(order);
+  enter_main();
   release_tag(&launch_begin_tag);
   open_memory();
   watch_faults();

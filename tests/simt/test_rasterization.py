@@ -193,6 +193,19 @@ def test_a_bad_gaussian_does_no_harm(name, options):
     assert all(v.grad.isfinite().all() for v in tensors.values())
 
 
+@pytest.mark.parametrize("degree", [0, 1, 3])
+def test_half_precision_harmonics_change_less_than_an_8_bit_image_shows(degree):
+    scene = cases.scene(n=200, cameras=2, sh_degree=degree, per_camera=degree == 1, scale=0.03)
+    tensors = scene.tensors(torch.float32)
+    half = {**tensors, "colors": tensors["colors"].half()}
+    with torch.no_grad(), emulated():
+        want, got = scene.call(rasterization, tensors)[0], scene.call(rasterization, half)[0]
+    with torch.no_grad():
+        on_cpu = scene.call(rasterization, half)[0]
+    assert 0 < (got - want).abs().max() < 1 / 255
+    torch.testing.assert_close(got, on_cpu, rtol=1e-4, atol=1e-5)
+
+
 def test_nothing_to_draw():
     for scene in (cases.scene("none", n=0, cameras=2), cases.scene("behind", n=20, cameras=1)):
         tensors = scene.tensors(torch.float32, grad=True)

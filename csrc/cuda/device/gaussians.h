@@ -1,5 +1,6 @@
 // Gaussians and their colours as projection reads them, shared by the way forward and the way back.
 #pragma once
+#include "half.h"
 #include "math/blend.h"
 #include "math/gaussian.h"
 #include "math/sh.h"
@@ -31,12 +32,12 @@ __device__ __forceinline__ const float* colors_of(const RasterizationProjectArgs
 template <int kDegree>
 __device__ __forceinline__ void stage_harmonics(const RasterizationProjectArgs<float>& a, int64_t camera, int64_t first, float* out) {
   constexpr int kUsed = 3 * sh_bases(kDegree);
-  const float* rows = colors_of(a, camera) + first * a.n_colors;
-  const int64_t left = a.n_gaussians - first;
+  const int64_t start = ((a.colors_per_camera ? camera * a.n_gaussians : 0) + first) * a.n_colors, left = a.n_gaussians - first;
   const int n = left <= 0 ? 0 : int(left < kWarp ? left : kWarp);
   __syncwarp();  // what was there may still be read
   for (int i = lane_index(); i < n * kUsed; i += kWarp) {
-    out[i / kUsed * sh_stride(kDegree) + i % kUsed] = rows[i / kUsed * a.n_colors + i % kUsed];
+    const int64_t at = start + i / kUsed * a.n_colors + i % kUsed;
+    out[i / kUsed * sh_stride(kDegree) + i % kUsed] = a.half_colors ? half_to_float(a.half_colors[at]) : a.colors[at];
   }
   __syncwarp();
 }

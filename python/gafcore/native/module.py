@@ -36,6 +36,18 @@ def _launch_cuda(op: str, like: Tensor, fields: dict[str, Field]) -> Any:
     return getattr(_native.cuda_float32, op)(device.index, stream.cuda_stream, allocate, **_pointers(fields))
 
 
+def adam_cuda(rows: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]], beta1: float, beta2: float, eps: float) -> None:
+    """One Adam step in place over rows of (value, gradient, mean, square, step, rate), float32 and contiguous, on one GPU, at once."""
+    device = rows[0][0].device
+    stream = torch.cuda.current_stream(device)
+    addresses = [(row[0].numel(), *(x.data_ptr() for x in row)) for row in rows]
+    _native.cuda_float32.adam(device.index, stream.cuda_stream, _no_scratch, addresses, beta1, beta2, eps)
+
+
+def _no_scratch(n_bytes: int) -> int:
+    raise RuntimeError(f"a kernel that needs no scratch memory asked for {n_bytes} bytes")
+
+
 def _pointers(fields: dict[str, Field]) -> dict[str, int | float | None]:
     return {k: v.data_ptr() if isinstance(v, Tensor) else v for k, v in fields.items()}
 

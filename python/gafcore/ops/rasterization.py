@@ -73,7 +73,10 @@ def _check_colors(colors: Tensor | Any, sh_degree: int | None, sizes: dict[str, 
         if sizes["D"] == 0:
             raise ValueError(f"colors must have at least one channel, got {check.describe(colors)}")
         return colors
-    check.tensor("colors", colors, (*per_camera, "N", "K", 3), sizes, like=like)
+    if isinstance(colors, Tensor) and colors.dtype == torch.float16:
+        check.tensor("colors", colors, (*per_camera, "N", "K", 3), sizes, device=like.device, dtypes=(torch.float16,))
+    else:
+        check.tensor("colors", colors, (*per_camera, "N", "K", 3), sizes, like=like)
     bases = (sh_degree + 1) ** 2
     if sizes["K"] < bases:
         raise ValueError(f"colors must hold at least {bases} coefficients for sh_degree {sh_degree}, got {check.describe(colors)}")
@@ -128,7 +131,7 @@ def rasterization(
         scales: Standard deviations, metres.
         opacities: In 0..1.
         colors: Any number of channels [N, D], or with `sh_degree` spherical harmonics [N, K, 3]; also with a leading C. May be None where
-            only depth is rendered.
+            only depth is rendered. Harmonics may be float16, which a GPU without gradients reads as they are, at half the traffic.
         viewmats: World to camera (OpenCV: x right, y down, z forward).
         Ks: Intrinsics, pixels; no gradient.
         width: Pixels.
@@ -174,6 +177,8 @@ def rasterization(
     splat_colors = colors if fused or colors is None else colors.detach()
     degree = sh_degree if sh_degree is not None and splat_colors is not None else -1
     antialiased = rasterize_mode == "antialiased"
+    if colors is not None and colors.dtype != means.dtype and (not uses_cuda(means) or torch.is_grad_enabled()):
+        splat_colors = colors = colors.to(means.dtype)
     differentiable = _requires_grad(means, quats, scales, opacities, splat_colors, viewmats)
     s = project(
         *(means, quats, scales, opacities, splat_colors, viewmats, Ks, width, height, degree, with_depth and fused, antialiased),
