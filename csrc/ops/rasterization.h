@@ -40,7 +40,6 @@ struct RasterizationProjectArgs {
   const T* opacities;           // [N]
   const T* colors;              // [N, K, 3] with SH, else [N, D], or null; of more channels than a splat carries
                                 // it matters only whether they are finite
-  const uint16_t* half_colors;  // GPU, forward: harmonics as IEEE halves in place of `colors`, or null
   const T* viewmats;            // [C, 4, 4] world to camera
   const T* Ks;                  // [C, 3, 3] pixels
   T* splats;                    // [C 16 G, 16] out
@@ -60,6 +59,8 @@ struct RasterizationProjectArgs {
   T* v_opacities;
   T* v_colors;                  // or null when not needed
   T* v_viewmats;                // or null when not needed
+  // forward on a GPU only
+  const uint16_t* half_colors;  // harmonics as IEEE halves in place of `colors`, or null
 };
 
 template <class T>

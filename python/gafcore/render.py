@@ -148,6 +148,9 @@ class CompiledRenderer:
 
     def _outgrown(self) -> bool:
         """Whether the last frame whose count has arrived left little room: a frame with none is drawn right, but slowly."""
+        n_pairs = int(self._counts[0])
+        if n_pairs <= pair_room.TIGHT * self._capacity:
+            return False
         room = self._room()
-        room.fit(int(self._counts[0]))
+        room.fit(n_pairs)
         return room.capacity > self._capacity

@@ -19,7 +19,7 @@ MOST = (1 << 31) - STEP  # the kernels number pairs with 31 bits
 KINDS = 64  # kinds of frames remembered
 _FIRST_GUESS = 4  # pairs a Gaussian
 _SPARE = 1.5
-_TIGHT = 0.8  # share of the room in use from which it grows
+TIGHT = 0.8  # share of the room in use from which it grows
 
 Kind = tuple[str, int, int, int, int]
 
@@ -41,7 +41,7 @@ class PairRoom:
         """Hear of a frame's pairs. Returns whether they were more than there was room for."""
         lacked = n_pairs > self.capacity
         self.n_pairs, self.known = n_pairs, True
-        if n_pairs > _TIGHT * self.capacity or n_pairs * 8 < self.capacity:
+        if n_pairs > TIGHT * self.capacity or n_pairs * 8 < self.capacity:
             self.capacity = _rounded(_SPARE * n_pairs)
         return lacked and self.capacity >= n_pairs
 
