@@ -188,7 +188,7 @@ def test_half_precision_harmonics_are_as_good_as_their_values():
     half = tensors["colors"].half()
     got, want = (render({**tensors, "colors": c}, scene)[0] for c in (half, half.float()))
     assert torch.equal(got, want)
-    with pytest.raises(ValueError, match=r"colors must be \[N, D\] float32, got \(11, 27\) float16"):
+    with pytest.raises(ValueError, match=r"colors must be \[N, D\] float32 with N = 11, got \(11, 27\) float16"):
         rasterization(*(tensors[k] for k in cases.NAMES[:4]), half.flatten(1), tensors["viewmats"], scene.Ks.float(), 8, 8)
 
 

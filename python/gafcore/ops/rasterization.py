@@ -195,7 +195,7 @@ def rasterization(
     if "ED" in render_mode:
         render = _expected_depth(render, alphas)
     n_visible, n_pairs, n_pairs_blended = statistics.unbind()
-    tile_size = CUDA_TILE_SIZE if uses_cuda(means) else TILE_SIZE
+    tile_size = CUDA_TILE_SIZE if uses_cuda(means) and means.dtype == torch.float32 else TILE_SIZE
     meta = {
         "radii": s.radii,
         "means2d": s.means2d,

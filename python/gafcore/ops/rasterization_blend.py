@@ -36,6 +36,11 @@ def _fields(splats, depths, radii, features, backgrounds, width, height, n_chann
     )
 
 
+def _on_gpu(like: Tensor) -> bool:
+    """Doubles have kernels on the CPU only; on a GPU they were refused before."""
+    return uses_cuda(like) and like.dtype == torch.float32
+
+
 def _contiguous(*tensors: Tensor | None) -> list[Tensor | None]:
     return [None if x is None else x.contiguous() for x in tensors]
 
@@ -47,7 +52,7 @@ def _forward(splats, depths, radii, features, backgrounds, width, height, n_chan
     render, alphas = empty(c, height, width, n_channels, like=splats), empty(c, height, width, 1, like=splats)
     statistics = splats.new_empty(3, dtype=torch.int64)
     fields = dict(_fields(*inputs), absgrad=False, render=render, alphas=alphas, statistics=statistics)
-    if uses_cuda(splats):
+    if _on_gpu(splats):
         kept = _forward_cuda(inputs[0], fields, keep)
     else:
         kept = torch.frombuffer(launch("rasterization_blend_fwd", inputs[0], **fields), dtype=torch.uint8)[None]
@@ -84,7 +89,7 @@ def _backward(splats, depths, radii, features, backgrounds, width, height, n_cha
     render, alphas, v_render, v_alphas = _contiguous(render, alphas, v_render, v_alphas)
     absgrad, needs_backgrounds, atomic = flags
     out = _gradients(splats, depths, features, backgrounds, absgrad, needs_backgrounds, empty)
-    room = dict(pair_capacity=kept.shape[0] * pair_room.STEP, atomic=atomic) if uses_cuda(splats) else {}
+    room = dict(pair_capacity=kept.shape[0] * pair_room.STEP, atomic=atomic) if _on_gpu(splats) else {}
     launch(
         "rasterization_blend_bwd",
         splats,
