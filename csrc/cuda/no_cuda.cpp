@@ -7,6 +7,7 @@
 #include "ops/device.h"
 #include "ops/interpolate.h"
 #include "ops/photometric_loss.h"
+#include "ops/rasterization.h"
 #include "ops/rasterize_mesh.h"
 
 namespace gaf::cuda {
@@ -23,8 +24,18 @@ GAF_NO_CUDA(interpolate_fwd, InterpolateArgs)
 GAF_NO_CUDA(interpolate_bwd, InterpolateArgs)
 GAF_NO_CUDA(photometric_loss_fwd, PhotometricLossArgs)
 GAF_NO_CUDA(photometric_loss_bwd, PhotometricLossArgs)
+GAF_NO_CUDA(rasterization_project_fwd, RasterizationProjectArgs)
+GAF_NO_CUDA(rasterization_project_bwd, RasterizationProjectArgs)
 GAF_NO_CUDA(rasterize_mesh_fwd, RasterizeMeshArgs)
 GAF_NO_CUDA(rasterize_mesh_bwd, RasterizeMeshArgs)
+
+int64_t rasterization_blend_kept_bytes(const RasterizationBlendArgs<float>&, const RasterizationPairRoom&) { return 0; }
+void rasterization_blend_fwd(const RasterizationBlendArgs<float>&, const RasterizationPairRoom&, Stream stream) {
+  rasterization_project_fwd({}, stream);
+}
+void rasterization_blend_bwd(const RasterizationBlendArgs<float>&, const RasterizationPairRoom&, Stream stream) {
+  rasterization_project_bwd({}, stream);
+}
 
 void adam(const AdamArgs&, Stream) { throw std::runtime_error("adam: gafcore was built without CUDA; `gafcore doctor` says how to get it"); }
 
