@@ -10,7 +10,6 @@ namespace gaf::cpu {
 constexpr int kTile = 32;                     // pixels; with block masks the fewest (splat, tile) pairs at equal blending work
 constexpr int kBlock = 4;                     // pixels: 4x4 = one vector of sixteen lanes
 constexpr int kTileBlocks = kTile / kBlock;   // blocks along a tile's side; 8 x 8 blocks = the bits of a 64-bit mask
-constexpr int kSplatChannels = 4;             // channels that travel in a Splat
 
 constexpr int64_t groups_of(int64_t n) { return (n + kSplatGroup - 1) / kSplatGroup; }
 

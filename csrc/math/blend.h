@@ -21,9 +21,28 @@ GAF_HD Whitening<T> whitening(T xy, T yy, T det) {
   return {u_x, -u_x * xy / yy, sqrt_(T(kLog2E / 2) / yy)};
 }
 
-// The splat's plane coordinates around a point from which the mean is (dx, dy) away, as an affine form of the pixel's offset.
+// Half the side of the box around the pixels where alpha reaches the cut, in standard deviations; 0 where it nowhere does.
 template <class T>
-GAF_HD T log2_alpha(T log2_opacity, T u, T v) {
+GAF_HD T extent(T log2_opacity) {
+  return sqrt_(max_(T(2 * kLn2) * (log2_opacity - T(kLog2AlphaMin)), T(0)));
+}
+
+// u = u_x x + u_y y + u_0 and v = v_y y + v_0 for pixels counted from an origin from which the mean is (x, y) away.
+template <class T>
+struct WhitenedOrigin {
+  T u_0, v_0;
+};
+
+template <class T>
+GAF_HD WhitenedOrigin<T> whitened_origin(const Whitening<T>& w, T x, T y) {
+  return {-fma_(w.u_x, x, w.u_y * y), -w.v_y * y};
+}
+
+// Also returns the pixel's u and v.
+template <class T>
+GAF_HD T log2_alpha(const Whitening<T>& w, const WhitenedOrigin<T>& o, T log2_opacity, T x, T y, T& u, T& v) {
+  u = fma_(w.u_x, x, fma_(w.u_y, y, o.u_0));
+  v = fma_(w.v_y, y, o.v_0);
   return fma_(-v, v, fma_(-u, u, log2_opacity));
 }
 

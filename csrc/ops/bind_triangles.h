@@ -35,4 +35,9 @@ template <class T>
 void bind_triangles_bwd(const BindTrianglesArgs<T>& a, int threads);
 }  // namespace cpu
 
+namespace cuda {
+void bind_triangles_fwd(const BindTrianglesArgs<float>& a, Stream stream);
+void bind_triangles_bwd(const BindTrianglesArgs<float>& a, Stream stream);
+}  // namespace cuda
+
 }  // namespace gaf

@@ -29,4 +29,9 @@ template <class T>
 void interpolate_bwd(const InterpolateArgs<T>& a, int threads);
 }  // namespace cpu
 
+namespace cuda {
+void interpolate_fwd(const InterpolateArgs<float>& a, Stream stream);
+void interpolate_bwd(const InterpolateArgs<float>& a, Stream stream);
+}  // namespace cuda
+
 }  // namespace gaf

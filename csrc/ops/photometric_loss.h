@@ -30,4 +30,9 @@ template <class T>
 void photometric_loss_bwd(const PhotometricLossArgs<T>& a, int threads);
 }  // namespace cpu
 
+namespace cuda {
+void photometric_loss_fwd(const PhotometricLossArgs<float>& a, Stream stream);
+void photometric_loss_bwd(const PhotometricLossArgs<float>& a, Stream stream);
+}  // namespace cuda
+
 }  // namespace gaf

@@ -10,6 +10,7 @@ namespace gaf {
 
 // Splats of one camera are padded to groups of sixteen: splat (camera c, Gaussian n) is row c 16 G + n of `splats`, G = ceil(N / 16).
 constexpr int kSplatGroup = 16;
+constexpr int kSplatChannels = 4;  // channels that travel in a Splat
 
 // A row of `splats`: 16 numbers, ten of them used. `x`, `y` pixels; the rest of the shape as math/blend.h whitens it.
 template <class T>
@@ -58,6 +59,8 @@ struct RasterizationProjectArgs {
   T* v_opacities;
   T* v_colors;                  // or null when not needed
   T* v_viewmats;                // or null when not needed
+  // forward on a GPU only
+  const uint16_t* half_colors;  // harmonics as IEEE halves in place of `colors`, or null
 };
 
 template <class T>
@@ -85,6 +88,12 @@ struct RasterizationBlendArgs {
   T* v_backgrounds;         // [C, X] out, or null when not needed
 };
 
+// What the GPU needs to know besides, because it neither waits nor allocates: how many pairs it has room for.
+struct RasterizationPairRoom {
+  int64_t capacity;         // (splat, tile) pairs, below 2^31. A frame with more is drawn without pairs: as right, but slowly
+  bool atomic;              // backward: sums by float atomics in place of partial sums in a fixed order; other bits in every run
+};
+
 namespace cpu {
 class Scratch;
 template <class T>
@@ -97,5 +106,15 @@ Scratch rasterization_blend_fwd(const RasterizationBlendArgs<T>& a, int threads)
 template <class T>
 void rasterization_blend_bwd(const RasterizationBlendArgs<T>& a, int threads);
 }  // namespace cpu
+
+namespace cuda {
+void rasterization_project_fwd(const RasterizationProjectArgs<float>& a, Stream stream);
+void rasterization_project_bwd(const RasterizationProjectArgs<float>& a, Stream stream);
+// Bytes of `kept`; depends on the sizes in `a` and the capacity only.
+int64_t rasterization_blend_kept_bytes(const RasterizationBlendArgs<float>& a, const RasterizationPairRoom& room);
+// With `kept` null nothing is left for backward.
+void rasterization_blend_fwd(const RasterizationBlendArgs<float>& a, const RasterizationPairRoom& room, Stream stream);
+void rasterization_blend_bwd(const RasterizationBlendArgs<float>& a, const RasterizationPairRoom& room, Stream stream);
+}  // namespace cuda
 
 }  // namespace gaf

@@ -32,4 +32,9 @@ template <class T>
 void rasterize_mesh_bwd(const RasterizeMeshArgs<T>& a, int threads);
 }  // namespace cpu
 
+namespace cuda {
+void rasterize_mesh_fwd(const RasterizeMeshArgs<float>& a, Stream stream);
+void rasterize_mesh_bwd(const RasterizeMeshArgs<float>& a, Stream stream);
+}  // namespace cuda
+
 }  // namespace gaf

@@ -44,6 +44,8 @@ void define(pybind11::module_ m) {
 void define_bind_triangles(const Modules& m) {
   define<float>(m.cpu_float32);
   define<double>(m.cpu_float64);
+  def_cuda(m.cuda_float32, "bind_triangles_fwd", read<float>, cuda::bind_triangles_fwd);
+  def_cuda(m.cuda_float32, "bind_triangles_bwd", read<float>, cuda::bind_triangles_bwd);
 }
 
 }  // namespace gaf

@@ -38,6 +38,8 @@ void define(pybind11::module_ m) {
 void define_interpolate(const Modules& m) {
   define<float>(m.cpu_float32);
   define<double>(m.cpu_float64);
+  def_cuda(m.cuda_float32, "interpolate_fwd", read<float>, cuda::interpolate_fwd);
+  def_cuda(m.cuda_float32, "interpolate_bwd", read<float>, cuda::interpolate_bwd);
 }
 
 }  // namespace gaf

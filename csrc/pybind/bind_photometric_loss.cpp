@@ -39,6 +39,8 @@ void define(pybind11::module_ m) {
 void define_photometric_loss(const Modules& m) {
   define<float>(m.cpu_float32);
   define<double>(m.cpu_float64);
+  def_cuda(m.cuda_float32, "photometric_loss_fwd", read<float>, cuda::photometric_loss_fwd);
+  def_cuda(m.cuda_float32, "photometric_loss_bwd", read<float>, cuda::photometric_loss_bwd);
 }
 
 }  // namespace gaf

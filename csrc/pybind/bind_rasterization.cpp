@@ -29,6 +29,7 @@ RasterizationProjectArgs<T> read_project(const pybind11::kwargs& kwargs) {
   f("scales", a.scales);
   f("opacities", a.opacities);
   f("colors", a.colors);
+  f("half_colors", a.half_colors);
   f("viewmats", a.viewmats);
   f("Ks", a.Ks);
   f("splats", a.splats);
@@ -52,9 +53,7 @@ RasterizationProjectArgs<T> read_project(const pybind11::kwargs& kwargs) {
 }
 
 template <class T>
-RasterizationBlendArgs<T> read_blend(const pybind11::kwargs& kwargs) {
-  RasterizationBlendArgs<T> a{};
-  Fields f("rasterization_blend", kwargs);
+void read_blend(Fields& f, RasterizationBlendArgs<T>& a) {
   f("n_cameras", a.n_cameras);
   f("n_gaussians", a.n_gaussians);
   f("width", a.width);
@@ -77,20 +76,45 @@ RasterizationBlendArgs<T> read_blend(const pybind11::kwargs& kwargs) {
   f("v_means2d_abs", a.v_means2d_abs);
   f("v_features", a.v_features);
   f("v_backgrounds", a.v_backgrounds);
+}
+
+template <class T>
+RasterizationBlendArgs<T> read_cpu_blend(const pybind11::kwargs& kwargs) {
+  RasterizationBlendArgs<T> a{};
+  Fields f("rasterization_blend", kwargs);
+  read_blend(f, a);
   f.done();
   return a;
 }
+
+struct CudaBlend {
+  RasterizationBlendArgs<float> args{};
+  RasterizationPairRoom room{};
+};
+
+CudaBlend read_cuda_blend(const pybind11::kwargs& kwargs) {
+  CudaBlend b;
+  Fields f("rasterization_blend", kwargs);
+  read_blend(f, b.args);
+  f("pair_capacity", b.room.capacity);
+  f("atomic", b.room.atomic);
+  f.done();
+  return b;
+}
+
+void cuda_blend_fwd(const CudaBlend& b, Stream stream) { cuda::rasterization_blend_fwd(b.args, b.room, stream); }
+void cuda_blend_bwd(const CudaBlend& b, Stream stream) { cuda::rasterization_blend_bwd(b.args, b.room, stream); }
 
 template <class T>
 void define(pybind11::module_ m) {
   def_cpu(m, "rasterization_project_fwd", read_project<T>, cpu::rasterization_project_fwd<T>);
   def_cpu(m, "rasterization_project_bwd", read_project<T>, cpu::rasterization_project_bwd<T>);
   m.def("rasterization_blend_fwd", [](int threads, const pybind11::kwargs& kwargs) {
-    const RasterizationBlendArgs<T> args = read_blend<T>(kwargs);
+    const RasterizationBlendArgs<T> args = read_cpu_blend<T>(kwargs);
     const pybind11::gil_scoped_release release;
     return cpu::rasterization_blend_fwd(args, threads);
   });
-  def_cpu(m, "rasterization_blend_bwd", read_blend<T>, cpu::rasterization_blend_bwd<T>);
+  def_cpu(m, "rasterization_blend_bwd", read_cpu_blend<T>, cpu::rasterization_blend_bwd<T>);
 }
 
 }  // namespace
@@ -98,6 +122,15 @@ void define(pybind11::module_ m) {
 void define_rasterization(const Modules& m) {
   define<float>(m.cpu_float32);
   define<double>(m.cpu_float64);
+  def_cuda(m.cuda_float32, "rasterization_project_fwd", read_project<float>, cuda::rasterization_project_fwd);
+  def_cuda(m.cuda_float32, "rasterization_project_bwd", read_project<float>, cuda::rasterization_project_bwd);
+  def_cuda(m.cuda_float32, "rasterization_blend_fwd", read_cuda_blend, cuda_blend_fwd);
+  def_cuda(m.cuda_float32, "rasterization_blend_bwd", read_cuda_blend, cuda_blend_bwd);
+  // Called as the others are, though it needs neither a stream nor memory.
+  pybind11::module_(m.cuda_float32).def("rasterization_blend_kept_bytes", [](int, uintptr_t, const pybind11::object&, const pybind11::kwargs& kwargs) {
+    const CudaBlend b = read_cuda_blend(kwargs);
+    return cuda::rasterization_blend_kept_bytes(b.args, b.room);
+  });
 }
 
 }  // namespace gaf

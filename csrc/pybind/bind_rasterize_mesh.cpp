@@ -42,6 +42,8 @@ void define(pybind11::module_ m) {
 void define_rasterize_mesh(const Modules& m) {
   define<float>(m.cpu_float32);
   define<double>(m.cpu_float64);
+  def_cuda(m.cuda_float32, "rasterize_mesh_fwd", read<float>, cuda::rasterize_mesh_fwd);
+  def_cuda(m.cuda_float32, "rasterize_mesh_bwd", read<float>, cuda::rasterize_mesh_bwd);
 }
 
 }  // namespace gaf

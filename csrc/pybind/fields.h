@@ -5,6 +5,9 @@
 #include <string>
 #include <type_traits>
 
+#include "ops/device.h"
+#include "ops/stream.h"
+
 namespace gaf {
 
 class Fields {
@@ -43,6 +46,27 @@ void def_cpu(pybind11::module_& m, const char* name, Args (*read)(const pybind11
     const Args args = read(kwargs);
     const pybind11::gil_scoped_release release;
     op(args, threads);
+  });
+}
+
+// allocate(bytes) -> address, from Python's allocator of the device, which keeps the memory until the call is over.
+class PythonMemory final : public Memory {
+ public:
+  explicit PythonMemory(const pybind11::function& allocate) : allocate_(allocate) {}
+  void* bytes(size_t n) override { return PyLong_AsVoidPtr(allocate_(n).ptr()); }
+
+ private:
+  const pybind11::function& allocate_;
+};
+
+// Python calls name(device, stream, allocate, **fields). The op only enqueues, so the interpreter lock stays.
+template <class Args>
+void def_cuda(pybind11::module_ m, const char* name, Args (*read)(const pybind11::kwargs&), void (*op)(const Args&, Stream)) {
+  m.def(name, [read, op](int device, uintptr_t stream, const pybind11::function& allocate, const pybind11::kwargs& kwargs) {
+    const Args args = read(kwargs);
+    PythonMemory memory(allocate);
+    const cuda::DeviceGuard guard(device);
+    op(args, Stream{device, reinterpret_cast<void*>(stream), &memory});
   });
 }
 

@@ -5,10 +5,11 @@
 namespace gaf {
 
 struct Modules {
-  pybind11::module_ cpu_float32, cpu_float64;
+  pybind11::module_ cpu_float32, cpu_float64, cuda_float32;
 };
 
 void define_scratch(pybind11::module_&);
+void define_adam(const Modules&);
 void define_bind_triangles(const Modules&);
 void define_interpolate(const Modules&);
 void define_photometric_loss(const Modules&);

@@ -160,7 +160,7 @@ def test_statistics_count():
     assert meta["n_visible"] == (meta["radii"][..., 0] > 0).sum()
     assert meta["n_visible"] <= meta["n_pairs"] <= meta["n_visible"] * meta["tile_width"] * meta["tile_height"]
     assert meta["n_pairs_blended"] <= meta["n_pairs"]
-    assert (meta["tile_width"], meta["tile_height"]) == (4, 3)
+    assert (meta["tile_width"], meta["tile_height"]) == (-(-100 // meta["tile_size"]), -(-70 // meta["tile_size"]))
 
 
 def test_opcheck():
@@ -171,9 +171,9 @@ def test_opcheck():
     torch.library.opcheck(torch.ops.gafcore.rasterization_project.default, (*gaussians, scene.Ks.float(), *options))
     s = project_op(*gaussians, scene.Ks.float(), *options)
     blending = (s[0], s[2], s[3], None, t["backgrounds"], scene.width, scene.height, 3)
-    torch.library.opcheck(torch.ops.gafcore.rasterization_blend.default, blending)
-    render, alphas, kept, _ = blend_op(*blending)
-    back = (*blending, render, alphas, kept, torch.ones_like(render), torch.ones_like(alphas), True, True)
+    torch.library.opcheck(torch.ops.gafcore.rasterization_blend.default, (*blending, True))
+    render, alphas, kept, _ = blend_op(*blending, True)
+    back = (*blending, render, alphas, kept, torch.ones_like(render), torch.ones_like(alphas), True, True, False)
     torch.library.opcheck(torch.ops.gafcore.rasterization_blend_backward.default, back)
     v_splats, v_means2d, *_ = blend_backward_op(*back)
     back = (*gaussians, scene.Ks.float(), *options, s[3], v_splats, v_means2d, None, True, True)

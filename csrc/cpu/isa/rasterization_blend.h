@@ -52,7 +52,7 @@ GAF_HD BlockPixels<S> block_pixels(int block) {
   return {Lanes<S>::load(x), Lanes<S>::load(y)};
 }
 
-// u = u_x x + u_y y + u_0 and v = v_y y + v_0 for pixels counted from the tile's corner. Numbers stay small there, so nothing cancels.
+// For pixels counted from the tile's corner: numbers stay small there, so nothing cancels.
 template <class S>
 struct alignas(16 * sizeof(S)) TileSplat {
   S u_x, u_y, u_0, v_y, v_0, log2_opacity;
@@ -61,8 +61,8 @@ struct alignas(16 * sizeof(S)) TileSplat {
 
 template <class S>
 GAF_HD TileSplat<S> tile_splat(const Splat<S>& s, S x0, S y0) {
-  const S x = s.x - x0, y = s.y - y0;
-  return {s.u_x, s.u_y, -fma_(s.u_x, x, s.u_y * y), s.v_y, -s.v_y * y, s.log2_opacity, {s.color[0], s.color[1], s.color[2], s.color[3]}};
+  const WhitenedOrigin<S> o = whitened_origin(Whitening<S>{s.u_x, s.u_y, s.v_y}, s.x - x0, s.y - y0);
+  return {s.u_x, s.u_y, o.u_0, s.v_y, o.v_0, s.log2_opacity, {s.color[0], s.color[1], s.color[2], s.color[3]}};
 }
 
 // The splat's colours in the channels of this pass.
@@ -77,9 +77,7 @@ GAF_HD void load_colors(const TileBlend<S>& b, uint32_t splat, int64_t camera, T
 template <class S>
 GAF_HD Lanes<S> splat_power(const TileSplat<S>& s, const BlockPixels<S>& p, Lanes<S>& u, Lanes<S>& v) {
   using V = Lanes<S>;
-  u = fma_(V(s.u_x), p.x, fma_(V(s.u_y), p.y, V(s.u_0)));
-  v = fma_(V(s.v_y), p.y, V(s.v_0));
-  return log2_alpha(V(s.log2_opacity), u, v);
+  return log2_alpha(Whitening<V>{V(s.u_x), V(s.u_y), V(s.v_y)}, WhitenedOrigin<V>{V(s.u_0), V(s.v_0)}, V(s.log2_opacity), p.x, p.y, u, v);
 }
 
 }  // namespace gaf::cpu::GAF_ISA

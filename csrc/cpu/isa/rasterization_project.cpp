@@ -56,12 +56,6 @@ GAF_HD Lanes<S> lanes_below(int64_t count) {
   return select_(lane_numbers<S>() < Lanes<S>(S(count < kLanes ? count : kLanes)), Lanes<S>(1), Lanes<S>(0));
 }
 
-// Half the side of the box around the pixels where alpha reaches the cut, in standard deviations; 0 where it nowhere does.
-template <class V>
-GAF_HD V extent(V log2_opacity) {
-  return sqrt_(max_(V(2 * kLn2) * (log2_opacity - V(kLog2AlphaMin)), V(0)));
-}
-
 template <class V>
 GAF_HD V ceil_(V a) {
   const V t = to_float(to_int(a));

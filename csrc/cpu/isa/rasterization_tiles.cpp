@@ -1,10 +1,9 @@
 // Which tiles, and in them which 4x4-pixel blocks, a splat's ellipse touches: exact up to rounding, sixteen splats at a time.
 //
-// A row of blocks is the slab of its four rows of pixel centres. The ellipse inside a slab spans an interval of x, and a block is touched when
-// the x of its pixel centres meets that interval (both sets are convex). In whitened form the ellipse is u^2 + v^2 <= reach^2, so at height y
-// it spans x = (+-sqrt(reach^2 - (v_y y)^2) - u_y y) / u_x, which has its extreme at the y of the ellipse's side or at the slab's edge.
+// A row of blocks is the slab of its four rows of pixel centres. The ellipse inside a slab spans an interval of x (math/ellipse.h), and a block
+// is touched when the x of its pixel centres meets that interval: both sets are convex.
 #include "cpu/rasterization.h"
-#include "math/constants.h"
+#include "math/ellipse.h"
 #include "transpose.h"
 
 namespace gaf::cpu::GAF_ISA {
@@ -12,35 +11,14 @@ namespace {
 
 using F = Lanes<float>;
 constexpr int kSmall = 3;             // splats within 3x3 tiles go sixteen at a time, larger ones alone
-constexpr float kSlack = 1e-3f;       // pixels; what rounding may move
+constexpr float kSlack = float(kEllipseSlack);
 constexpr float kFar = 1 << 24;       // pixels; keeps block numbers within int32
 
-struct Ellipses {
-  F x, y, inv_u_x, slant, v_y, reach2;  // slant = u_y / u_x
-  F side_y, half_height;                // y of the rightmost point and of the topmost, from the centre
-};
+using Ellipses = Ellipse<F>;
 
-GAF_HD Ellipses ellipses(const F* f) {
-  Ellipses e;
-  e.x = f[0];
-  e.y = f[1];
-  e.inv_u_x = 1 / f[2];
-  e.slant = f[3] * e.inv_u_x;
-  e.v_y = f[4];
-  e.reach2 = max_(f[5] - F(kLog2AlphaMin), F(0));
-  const F reach = sqrt_(e.reach2);
-  e.half_height = reach / e.v_y;
-  e.side_y = -f[3] * e.half_height / sqrt_(fma_(f[3], f[3], e.v_y * e.v_y));
-  return e;
-}
+GAF_HD Ellipses ellipses(const F* f) { return ellipse_of(f[0], f[1], Whitening<F>{f[2], f[3], f[4]}, f[5]); }
 
 GAF_HD F clamp(F a, F lo, F hi) { return min_(max_(a, lo), hi); }
-
-// Half the width of the ellipse at height y.
-GAF_HD F half_width(const Ellipses& e, F y) {
-  const F v = e.v_y * y;
-  return sqrt_(max_(fma_(-v, v, e.reach2), F(0))) * e.inv_u_x;
-}
 
 struct Span {
   Ints lo, hi;  // first and last block; empty where lo > hi
@@ -49,18 +27,15 @@ struct Span {
 // Blocks touched in rows of blocks `row`, numbered from the image's left edge, kept inside [0, n_blocks).
 GAF_HD Span span_of_row(const Ellipses& e, Ints row, Ints n_blocks) {
   const F top = fma_(to_float(row), F(kBlock), F(0.5f)) - e.y, bottom = top + F(kBlock - 1);
-  const F lo_y = max_(top, -e.half_height), hi_y = min_(bottom, e.half_height);
-  const F right_y = clamp(e.side_y, lo_y, hi_y), left_y = clamp(-e.side_y, lo_y, hi_y);
-  const F right = e.x + (half_width(e, right_y) - e.slant * right_y) + F(kSlack);
-  const F left = e.x - (half_width(e, left_y) + e.slant * left_y) - F(kSlack);
-  const F first = clamp((left - F(kBlock - 0.5f)) * F(1.f / kBlock), F(-kFar), F(kFar));
-  const F last = clamp((right - F(0.5f)) * F(1.f / kBlock), F(-kFar), F(kFar));
+  const EllipseSpan<F> met_at = ellipse_in_slab(e, top, bottom);
+  const F first = clamp((met_at.left - F(kBlock - 0.5f)) * F(1.f / kBlock), F(-kFar), F(kFar));
+  const F last = clamp((met_at.right - F(0.5f)) * F(1.f / kBlock), F(-kFar), F(kFar));
   Span s;
   s.lo = -floor_int(-first);
   s.hi = floor_int(last);
   s.lo = select_(s.lo > Ints(0), s.lo, Ints(0));
   s.hi = select_(s.hi < n_blocks, s.hi, n_blocks - Ints(1));
-  const auto met = as_int_mask(lo_y <= hi_y + F(kSlack));
+  const auto met = as_int_mask(met_at.top <= met_at.bottom + F(kSlack));
   s.hi = select_(met, s.hi, Ints(-1));
   return s;
 }

@@ -12,7 +12,7 @@ import torch
 
 import gafcore
 from gafcore.errors import MissingError
-from gafcore.native import compiler, has_cuda, isa_name
+from gafcore.native import compiler, cuda_obstacle, cuda_version, has_cuda, isa_name
 from gafcore.tracking.models import find_models
 
 CORE = ("torch", "numpy", "safetensors", "pillow", "av", "plyfile", "scipy", "tyro", "rich", "jaxtyping")
@@ -55,7 +55,8 @@ def machine() -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "instruction_set": isa_name(),
         "compiler": compiler(),
-        "cuda_compiled": has_cuda(),
+        "cuda_compiled": cuda_version(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "versions": {name: version(name) for name in CORE},
     }
 
@@ -66,6 +67,21 @@ def extra_line(extra: str) -> str:
     if not missing:
         return f"{extra}: ready ({', '.join(f'{d} {version(d)}' for d in needs)}); {purpose}"
     return f'{extra}: missing {", ".join(missing)}; needed for {purpose}; get it with: pip install "gafcore[{extra}]"'
+
+
+def cuda_line() -> str:
+    """Whether kernels run on a GPU here, and if not, what to do about it."""
+    if not has_cuda():
+        return (
+            "CUDA kernels: none, everything runs on the CPU; to get them put nvcc (CUDA 12 or later) on PATH, or set CUDACXX to it, "
+            "and install again: pip install --no-cache-dir . -C cmake.define.GAF_CUDA=ON"
+        )
+    built = f"CUDA kernels: compiled with CUDA {cuda_version()}"
+    if obstacle := cuda_obstacle():
+        return f"{built}, but they cannot run here: {obstacle}"
+    if not torch.cuda.is_available():
+        return f"{built}, and there is a GPU, but torch {torch.__version__} does not see it; install a build of torch with CUDA"
+    return f"{built}; " + ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
 
 
 def models_line() -> str:
@@ -84,7 +100,7 @@ class Doctor:
         print(f"gafcore {facts['gafcore']} on Python {facts['python']}, {facts['system']}")
         print(f"processor: {facts['processor']}, {facts['cores']} cores, {facts['threads']} in use (torch.set_num_threads changes it)")
         print(f"kernels: built with {facts['compiler']}; instruction set {isa_name()} (GAFCORE_ISA=avx2|baseline lowers it)")
-        print("CUDA kernels: compiled" if has_cuda() else "CUDA kernels: none in this version; everything runs on the CPU")
+        print(cuda_line())
         print("libraries: " + ", ".join(f"{name} {v or 'MISSING'}" for name, v in versions.items()))
         for extra in EXTRAS:
             print(extra_line(extra))

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from gafcore.native.module import has_cuda
 
 FLOATS = (torch.float32, torch.float64)
 
@@ -68,22 +71,67 @@ def tensor(
     if device is not None and x.device != device:
         given = describe(x) if x.device.type != "cpu" else f"{describe(x)} on cpu"
         raise ValueError(f"{name} must be on {device} like the other tensors, got {given}; move it with .to()")
-    if device is None and x.device.type not in ("cpu", "meta"):
-        raise ValueError(f"{name} is on {x.device}; this build of gafcore has kernels for the CPU only, move it with .cpu()")
+    if device is None:
+        _device(name, x)
     return sizes
 
 
-def index_range(name: str, x: Tensor, count: int, of: str) -> None:
-    """Check that every number in `x` is a valid index into `count` things.
+def _device(name: str, x: Tensor) -> None:
+    """Raises ValueError where no kernel runs on `x`: another kind of device, a build without CUDA, or doubles on a GPU."""
+    if x.device.type in ("cpu", "meta"):
+        return
+    if x.device.type != "cuda":
+        raise ValueError(f"{name} is on {x.device}; gafcore has kernels for the CPU and for CUDA, move it with .cpu()")
+    if not has_cuda():
+        raise ValueError(f"{name} is on {x.device}; this build of gafcore has none for CUDA (see `gafcore doctor`), move it with .cpu()")
+    if x.dtype == torch.float64:
+        raise ValueError(f"{name} is float64 on {x.device}; on a GPU kernels are float32, use .float(), or .cpu() for doubles")
+
+
+# Index tensors on a GPU that were found in range: (version, lowest allowed, count). Reading a range waits for the GPU, so it is done once
+# for a tensor, not once a frame.
+_in_range: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+def trust(x: Tensor, low: int, count: int) -> None:
+    """Say that the numbers in `x`, as it is now, are from `low` to `count` - 1: they come from a kernel of ours."""
+    if x.device.type == "cuda":
+        _in_range[x] = (x._version, low, count)
+
+
+def _range(x: Tensor, low: int, count: int) -> tuple[int, int] | None:
+    """Lowest and highest number, or None where they are known to be from `low` to `count` - 1, or there are none."""
+    if x.numel() == 0 or x.device.type == "meta":
+        return None
+    if x.device.type != "cuda":
+        least, greatest = torch.aminmax(x)
+        return int(least), int(greatest)
+    known = _in_range.get(x)
+    if known is not None and known[0] == x._version and known[1] >= low and known[2] <= count:
+        return None
+    if torch.cuda.is_current_stream_capturing():  # nothing can be read; the run before the capture has checked
+        return None
+    least, greatest = torch.stack(torch.aminmax(x)).tolist()
+    if least >= low and greatest < count:
+        trust(x, low, count)
+    return least, greatest
+
+
+def index_range(name: str, x: Tensor, count: int, of: str, *, none: int | None = None) -> None:
+    """Check that every number in `x` is a valid index into `count` things, or `none` (which is below 0) for none.
+
+    On a GPU a tensor is read once, and again after it has changed: reading waits for the GPU.
 
     Raises:
         ValueError: One is not; the message gives it.
     """
-    if x.numel() == 0 or x.device.type == "meta":
+    lowest = 0 if none is None else none
+    found = _range(x, lowest, count)
+    if found is None or (found[0] >= lowest and found[1] < count):
         return
-    low, high = (int(v) for v in torch.aminmax(x))
-    if low < 0 or high >= count:
-        raise ValueError(f"{name} must hold numbers of {of} from 0 to {count - 1}, got {low if low < 0 else high}")
+    wrong = found[0] if found[0] < lowest else found[1]
+    or_none = "" if none is None else f"{none} or "
+    raise ValueError(f"{name} must hold {or_none}numbers of {of} from 0 to {count - 1}, got {wrong}")
 
 
 def positive(name: str, value: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,23 +17,65 @@ except ImportError as error:
         "in a source tree run `make develop` and set PYTHONPATH=python."
     ) from error
 
+Field = Tensor | int | float | None
 _CPU = {torch.float32: _native.cpu_float32, torch.float64: _native.cpu_float64}
 
 
-def launch(op: str, like: Tensor, **fields: Tensor | int | float | None) -> Any:
-    """Run the native function `op` on the device and in the precision of `like`.
+def _launch_cpu(op: str, like: Tensor, fields: dict[str, Field]) -> Any:
+    return getattr(_CPU[like.dtype], op)(torch.get_num_threads(), **_pointers(fields))
+
+
+def _launch_cuda(op: str, like: Tensor, fields: dict[str, Field]) -> Any:
+    if like.dtype != torch.float32:  # ops check before; a kernel would read doubles as floats
+        raise ValueError(f"{op} on {like.device} is float32, got {str(like.dtype).removeprefix('torch.')}")
+    device, scratch = like.device, []
+
+    def allocate(n_bytes: int) -> int:
+        scratch.append(torch.empty(n_bytes, dtype=torch.uint8, device=device))
+        return scratch[-1].data_ptr()
+
+    stream = torch.cuda.current_stream(device)
+    return getattr(_native.cuda_float32, op)(device.index, stream.cuda_stream, allocate, **_pointers(fields))
+
+
+def adam_cuda(rows: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]], beta1: float, beta2: float, eps: float) -> None:
+    """One Adam step in place over rows of (value, gradient, mean, square, step, rate), float32 and contiguous, on one GPU, at once."""
+    device = rows[0][0].device
+    stream = torch.cuda.current_stream(device)
+    addresses = [(row[0].numel(), *(x.data_ptr() for x in row)) for row in rows]
+    _native.cuda_float32.adam(device.index, stream.cuda_stream, _no_scratch, addresses, beta1, beta2, eps)
+
+
+def _no_scratch(n_bytes: int) -> int:
+    raise RuntimeError(f"a kernel that needs no scratch memory asked for {n_bytes} bytes")
+
+
+def _pointers(fields: dict[str, Field]) -> dict[str, int | float | None]:
+    return {k: v.data_ptr() if isinstance(v, Tensor) else v for k, v in fields.items()}
+
+
+# Who runs a kernel for tensors of a device. tests/simt puts the emulator in the CPU's place.
+BACKENDS: dict[str, Callable[[str, Tensor, dict[str, Field]], Any]] = {"cpu": _launch_cpu, "cuda": _launch_cuda}
+
+
+def launch(op: str, like: Tensor, **fields: Field) -> Any:
+    """Run the native function `op` on the device and in the precision of `like`; on a GPU, put it on the current stream.
 
     `fields` are the members of the op's Args struct: tensors (contiguous, on the device of `like`), numbers, or None for a null pointer.
     Most functions return nothing; those whose output has no size known before return a buffer of bytes.
     """
-    values = {k: v.data_ptr() if isinstance(v, Tensor) else v for k, v in fields.items()}
-    return getattr(_CPU[like.dtype], op)(torch.get_num_threads(), **values)
+    return BACKENDS[like.device.type](op, like, fields)
+
+
+def uses_cuda(like: Tensor) -> bool:
+    """Whether `launch` runs csrc/cuda for tensors like this one: on a GPU, and in the emulator's tests."""
+    return BACKENDS.get(like.device.type) is not _launch_cpu
 
 
 def empty(*shape: int, like: Tensor) -> Tensor:
     """Uninitialised memory like `like.new_empty(shape)`, from the kernels' pool where large: fresh pages cost more than most kernels."""
     n_bytes = math.prod(shape) * like.element_size()
-    if n_bytes < 1 << 20 or like.device.type != "cpu":
+    if n_bytes < 1 << 20 or uses_cuda(like):
         return like.new_empty(shape)
     return torch.frombuffer(_native.Scratch(n_bytes), dtype=like.dtype).view(shape)
 
@@ -50,3 +93,14 @@ def compiler() -> str:
 def has_cuda() -> bool:
     """Whether CUDA kernels were compiled into the module."""
     return _native.has_cuda
+
+
+def cuda_obstacle() -> str:
+    """What stands in the way of running the module's CUDA kernels on this machine; empty where nothing does."""
+    return _native.cuda_obstacle()
+
+
+def cuda_version() -> str | None:
+    """Version of the CUDA runtime inside the module, for example "13.0"; None without CUDA."""
+    number = _native.cuda_runtime_version()
+    return f"{number // 1000}.{number % 1000 // 10}" if number else None

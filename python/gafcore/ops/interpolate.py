@@ -28,18 +28,10 @@ def _sizes(attributes: Tensor, faces: Tensor, triangle_ids: Tensor) -> dict[str,
     )
 
 
-def _check_ids(triangle_ids: Tensor, n_faces: int) -> None:
-    if triangle_ids.numel() == 0:
-        return
-    low, high = (int(v) for v in torch.aminmax(triangle_ids))
-    if low < -1 or high >= n_faces:
-        raise ValueError(f"triangle_ids must hold -1 or numbers of faces from 0 to {n_faces - 1}, got {low if low < -1 else high}")
-
-
 @_forward_op.native
 def _forward(attributes, faces, triangle_ids, barycentrics):
     check.index_range("faces", faces, attributes.shape[-2], "attributes")
-    _check_ids(triangle_ids, faces.shape[0])
+    check.index_range("triangle_ids", triangle_ids, faces.shape[0], "faces", none=-1)
     attributes, faces = attributes.contiguous(), faces.contiguous()
     triangle_ids, barycentrics = triangle_ids.contiguous(), barycentrics.contiguous()
     image = _forward_fake(attributes, faces, triangle_ids, barycentrics)

@@ -6,17 +6,18 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gafcore.native import empty, launch
+from gafcore.native import empty, launch, uses_cuda
+from gafcore.ops import pair_room
 from gafcore.ops.registry import define
 
 _forward_op = define(
     "rasterization_blend(Tensor splats, Tensor depths, Tensor radii, Tensor? features, Tensor? backgrounds, int width, int height, "
-    "int n_channels) -> (Tensor, Tensor, Tensor, Tensor)"
+    "int n_channels, bool keep) -> (Tensor, Tensor, Tensor, Tensor)"
 )
 _backward_op = define(
     "rasterization_blend_backward(Tensor splats, Tensor depths, Tensor radii, Tensor? features, Tensor? backgrounds, int width, "
     "int height, int n_channels, Tensor render, Tensor alphas, Tensor kept, Tensor v_render, Tensor v_alphas, bool absgrad, "
-    "bool needs_backgrounds) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+    "bool needs_backgrounds, bool atomic) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 
 
@@ -35,47 +36,65 @@ def _fields(splats, depths, radii, features, backgrounds, width, height, n_chann
     )
 
 
+def _on_gpu(like: Tensor) -> bool:
+    """Doubles have kernels on the CPU only; on a GPU they were refused before."""
+    return uses_cuda(like) and like.dtype == torch.float32
+
+
+def _contiguous(*tensors: Tensor | None) -> list[Tensor | None]:
+    return [None if x is None else x.contiguous() for x in tensors]
+
+
 @_forward_op.native
-def _forward(splats, depths, radii, features, backgrounds, width, height, n_channels):
-    splats, depths, radii = splats.contiguous(), depths.contiguous(), radii.contiguous()
-    features = None if features is None else features.contiguous()
-    backgrounds = None if backgrounds is None else backgrounds.contiguous()
+def _forward(splats, depths, radii, features, backgrounds, width, height, n_channels, keep):
+    inputs = (*_contiguous(splats, depths, radii, features, backgrounds), width, height, n_channels)
     c = depths.shape[0]
     render, alphas = empty(c, height, width, n_channels, like=splats), empty(c, height, width, 1, like=splats)
     statistics = splats.new_empty(3, dtype=torch.int64)
-    kept = launch(
-        "rasterization_blend_fwd",
-        splats,
-        **_fields(splats, depths, radii, features, backgrounds, width, height, n_channels),
-        absgrad=False,
-        render=render,
-        alphas=alphas,
-        statistics=statistics,
-    )
-    return render, alphas, torch.frombuffer(kept, dtype=torch.uint8), statistics
+    fields = dict(_fields(*inputs), absgrad=False, render=render, alphas=alphas, statistics=statistics)
+    if _on_gpu(splats):
+        kept = _forward_cuda(inputs[0], fields, keep)
+    else:
+        kept = torch.frombuffer(launch("rasterization_blend_fwd", inputs[0], **fields), dtype=torch.uint8)[None]
+    return render, alphas, kept, statistics
+
+
+def _forward_cuda(splats: Tensor, fields: dict, keep: bool) -> Tensor:
+    """What backward needs; the first dimension of its shape tells the room there was for pairs."""
+    room = pair_room.room_of(splats, fields["n_cameras"], fields["n_gaussians"], fields["width"], fields["height"])
+    capturing = pair_room.capturing(splats)
+    if not capturing:
+        room.listen()
+    while True:
+        sizes = dict(pair_capacity=room.capacity, atomic=False)
+        rows = room.capacity // pair_room.STEP
+        n_bytes = launch("rasterization_blend_kept_bytes", splats, **fields, **sizes) if keep else 0
+        kept = splats.new_empty((rows, -(-n_bytes // rows)), dtype=torch.uint8)
+        launch("rasterization_blend_fwd", splats, **fields, **sizes, kept=kept if keep else None)
+        if capturing or not room.send(fields["statistics"]):
+            return kept
 
 
 @_forward_op.fake
-def _forward_fake(splats, depths, radii, features, backgrounds, width, height, n_channels):  # noqa: ARG001
+def _forward_fake(splats, depths, radii, features, backgrounds, width, height, n_channels, keep):  # noqa: ARG001
     c = depths.shape[0]
-    new = splats.new_empty
-    n_bytes = torch.library.get_ctx().new_dynamic_size()  # grows with the number of (splat, tile) pairs
-    return new(c, height, width, n_channels), new(c, height, width, 1), new(n_bytes, dtype=torch.uint8), new(3, dtype=torch.int64)
+    new, dynamic = splats.new_empty, torch.library.get_ctx().new_dynamic_size  # kept grows with the number of (splat, tile) pairs
+    kept = new(dynamic(), dynamic(), dtype=torch.uint8)
+    return new(c, height, width, n_channels), new(c, height, width, 1), kept, new(3, dtype=torch.int64)
 
 
 @_backward_op.native
 def _backward(splats, depths, radii, features, backgrounds, width, height, n_channels, render, alphas, kept, v_render, v_alphas, *flags):
-    splats, depths, radii, render, alphas = (x.contiguous() for x in (splats, depths, radii, render, alphas))
-    features = None if features is None else features.contiguous()
-    backgrounds = None if backgrounds is None else backgrounds.contiguous()
-    v_render, v_alphas = v_render.contiguous(), v_alphas.contiguous()
-    inputs = (splats, depths, radii, features, backgrounds, width, height, n_channels)
-    absgrad, needs_backgrounds = flags
+    inputs = (*_contiguous(splats, depths, radii, features, backgrounds), width, height, n_channels)
+    render, alphas, v_render, v_alphas = _contiguous(render, alphas, v_render, v_alphas)
+    absgrad, needs_backgrounds, atomic = flags
     out = _gradients(splats, depths, features, backgrounds, absgrad, needs_backgrounds, empty)
+    room = dict(pair_capacity=kept.shape[0] * pair_room.STEP, atomic=atomic) if _on_gpu(splats) else {}
     launch(
         "rasterization_blend_bwd",
         splats,
         **_fields(*inputs),
+        **room,
         absgrad=absgrad,
         render=render,
         alphas=alphas,
@@ -108,7 +127,7 @@ def _gradients(splats, depths, features, backgrounds, absgrad, needs_backgrounds
 
 @_backward_op.fake
 def _backward_fake(splats, depths, radii, features, backgrounds, *rest):  # noqa: ARG001
-    absgrad, needs_backgrounds = rest[-2:]
+    absgrad, needs_backgrounds, _ = rest[-3:]
     return _gradients(splats, depths, features, backgrounds, absgrad, needs_backgrounds, _new_empty)
 
 
@@ -116,11 +135,12 @@ class _Blend(torch.autograd.Function):
     """`means2d` is in the graph only: its values are in `splats`, and it receives its share of the gradient."""
 
     @staticmethod
-    def forward(ctx, splats, means2d, depths, radii, features, backgrounds, width, height, n_channels, absgrad):
-        render, alphas, kept, statistics = _forward_op(splats, depths, radii, features, backgrounds, width, height, n_channels)
+    def forward(ctx, splats, means2d, depths, radii, features, backgrounds, width, height, n_channels, absgrad, atomic):
+        render, alphas, kept, statistics = _forward_op(splats, depths, radii, features, backgrounds, width, height, n_channels, True)
         ctx.save_for_backward(splats, depths, radii, features, backgrounds, render, alphas, kept)
         ctx.sizes = (width, height, n_channels)
         ctx.absgrad_of = means2d if absgrad else None
+        ctx.atomic = atomic
         ctx.mark_non_differentiable(kept, statistics)
         return render, alphas, kept, statistics  # torch.compile wants to see every output whose size depends on values
 
@@ -130,10 +150,10 @@ class _Blend(torch.autograd.Function):
         splats, depths, radii, features, backgrounds, render, alphas, kept = ctx.saved_tensors
         absgrad, needs_backgrounds = ctx.absgrad_of is not None, ctx.needs_input_grad[5]
         inputs = (splats, depths, radii, features, backgrounds, *ctx.sizes)
-        v = _backward_op(*inputs, render, alphas, kept, v_render, v_alphas, absgrad, needs_backgrounds)
+        v = _backward_op(*inputs, render, alphas, kept, v_render, v_alphas, absgrad, needs_backgrounds, ctx.atomic)
         if absgrad:
             ctx.absgrad_of.absgrad = v[2]
-        return v[0], v[1], None, None, None if features is None else v[3], v[4] if needs_backgrounds else None, *[None] * 4
+        return v[0], v[1], None, None, None if features is None else v[3], v[4] if needs_backgrounds else None, *[None] * 5
 
 
 def blend(
@@ -148,9 +168,13 @@ def blend(
     n_channels: int,
     *,
     absgrad: bool,
+    atomic: bool,
     needs_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Image [C, H, W, X], alpha [C, H, W, 1] and statistics [3]: visible splats, (splat, tile) pairs, pairs blended."""
     inputs = (depths.detach(), radii, features, backgrounds, width, height, n_channels)
-    render, alphas, _, statistics = _Blend.apply(splats, means2d, *inputs, absgrad) if needs_grad else _forward_op(splats, *inputs)
+    if needs_grad:
+        render, alphas, _, statistics = _Blend.apply(splats, means2d, *inputs, absgrad, atomic)
+    else:
+        render, alphas, _, statistics = _forward_op(splats, *inputs, False)
     return render, alphas, statistics

@@ -65,6 +65,7 @@ def _contiguous(*tensors: Tensor | None) -> list[Tensor | None]:
 def _forward(means, quats, scales, opacities, colors, viewmats, Ks, width, height, *options):
     means, quats, scales, opacities, colors, viewmats, Ks = _contiguous(means, quats, scales, opacities, colors, viewmats, Ks)
     out = Splats(*_outputs(means, viewmats, empty))
+    half = colors is not None and colors.dtype == torch.float16
     launch(
         "rasterization_project_fwd",
         means,
@@ -73,7 +74,8 @@ def _forward(means, quats, scales, opacities, colors, viewmats, Ks, width, heigh
         quats=quats,
         scales=scales,
         opacities=opacities,
-        colors=colors,
+        colors=None if half else colors,
+        half_colors=colors if half else None,
         viewmats=viewmats,
         Ks=Ks,
         splats=out.splats,

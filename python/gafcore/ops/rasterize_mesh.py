@@ -55,6 +55,7 @@ def _forward(vertices, faces, viewmats, Ks, width, height, near_plane):
         barycentrics=barycentrics,
         depth=depth,
     )
+    check.trust(triangle_ids, -1, faces.shape[0])
     return triangle_ids, barycentrics, depth
 
 

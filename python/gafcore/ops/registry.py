@@ -25,7 +25,8 @@ class Op:
 
     def native(self, fn: F) -> F:
         """Decorates the implementation, which allocates the outputs and calls `launch`; `launch` finds the device's kernel."""
-        _library.impl(self.name, fn, "CPU")
+        for device in ("CPU", "CUDA"):
+            _library.impl(self.name, fn, device)
         return fn
 
     def fake(self, fn: F) -> F:

@@ -1,0 +1,42 @@
+// Adam over all tensors of an avatar in one launch: a row of blocks for each tensor. The step counters advance in a second, tiny launch, when
+// every block has read them.
+#include "device/launch.h"
+#include "math/adam.h"
+#include "ops/adam.h"
+
+namespace gaf::cuda {
+namespace {
+
+// blockIdx.y: the tensor. Blocks stride over its numbers.
+__global__ void __launch_bounds__(kThreads) update_kernel(AdamArgs a) {
+  GAF_SHARED(AdamRates, rates, [1]);
+  const AdamTensor& t = a.tensors[blockIdx.y];
+  // Powers in double are slow: one thread computes them for the block.
+  if (threadIdx.x == 0) rates[0] = adam_rates(double(*t.rate), a.beta1, a.beta2, a.eps, double(*t.step) + 1);
+  __syncthreads();
+  const AdamRates r = rates[0];
+  for (int64_t i = thread_index(); i < t.n; i += int64_t(gridDim.x) * kThreads) {
+    float value = t.value[i], mean = t.mean[i], square = t.square[i];
+    adam_step(r, t.gradient[i], value, mean, square);
+    t.value[i] = value;
+    t.mean[i] = mean;
+    t.square[i] = square;
+  }
+}
+
+__global__ void count_kernel(AdamArgs a) {
+  if (int(threadIdx.x) < a.n_tensors) *a.tensors[threadIdx.x].step += 1;
+}
+
+}  // namespace
+
+void adam(const AdamArgs& a, Stream stream) {
+  int64_t most = 0;
+  for (int i = 0; i < a.n_tensors; ++i) most = a.tensors[i].n > most ? a.tensors[i].n : most;
+  // Four numbers a thread, so that a block's powers are worth their time.
+  const unsigned blocks = unsigned((most + 4 * kThreads - 1) / (4 * kThreads));
+  launch("adam", update_kernel, dim3(blocks < 65535 ? blocks : 65535, unsigned(a.n_tensors)), kThreads, 0, stream, a);
+  launch("adam", count_kernel, 1, 32, 0, stream, a);
+}
+
+}  // namespace gaf::cuda

@@ -1,0 +1,95 @@
+// What the stages of the GPU rasterizer hand to each other. docs/kernels/rasterization.md has the picture.
+#pragma once
+#include "device/launch.h"
+#include "ops/rasterization.h"
+
+namespace gaf::cuda {
+
+constexpr int kTile = 16;          // pixels; a block of 256 threads, one a pixel
+constexpr int kSubtileX = 8;       // pixels; a warp
+constexpr int kSubtileY = 4;
+constexpr int kSubtilesAcross = kTile / kSubtileX;
+constexpr int kSubtiles = kSubtilesAcross * (kTile / kSubtileY);  // warps of a tile, bits of a mask
+constexpr int kTilePixels = kTile * kTile;
+constexpr int kBucket = 256;       // pairs between two checkpoints: what a block of backward works on
+constexpr uint32_t kNoDepth = 0xffffffffu;  // depth key of a splat that is not visible: behind every depth
+
+struct TileGrid {
+  int width, height, tiles_x, tiles_y;
+  int64_t n_tiles;          // of one camera
+  int64_t rows_per_camera;  // rows of `splats`
+};
+
+inline TileGrid tile_grid(int64_t width, int64_t height, int64_t n_gaussians) {
+  TileGrid g;
+  g.width = int(width);
+  g.height = int(height);
+  g.tiles_x = int((width + kTile - 1) / kTile);
+  g.tiles_y = int((height + kTile - 1) / kTile);
+  g.n_tiles = int64_t(g.tiles_x) * g.tiles_y;
+  g.rows_per_camera = (n_gaussians + kSplatGroup - 1) / kSplatGroup * kSplatGroup;
+  return g;
+}
+
+// The pairs of an image. They lie in `kept`, or in scratch memory when nothing is kept.
+//
+// A pair has two numbers: its slot (pairs of one splat follow each other, splats nearest first) and its place (pairs of one tile follow each
+// other, nearest first). When there are more pairs than `capacity`, no pair is made and every tile walks `order` instead.
+struct Pairs {
+  int64_t capacity;
+  int64_t* counts;            // [4] visible splats, pairs, pairs blended, not used
+  uint32_t* order;            // [C N] rows of splats, nearest first, those not visible at the end
+  uint32_t* first_slot;       // [rows] of a splat
+  uint32_t* end_slot;         // [rows]
+  uint2* tile_range;          // [tiles] begin and end of its places
+  uint32_t* stops;            // [tiles, 8] how many pairs of its tile each warp walked
+  uint32_t* rows;             // [capacity] by place
+  uint32_t* slots;            // [capacity] by place; null when nothing is kept
+  int32_t* bucket_tile;       // [capacity / 256 + 1] tile that a bucket after its tile's first belongs to, or -1
+  float* checkpoints;         // [capacity / 256 + 1, 1 + min(X, 4), 256] transmittance and colours before a bucket; null when nothing is kept
+};
+
+// Bucket k > 0 of a tile whose places start at `begin`: buckets of different tiles never share a number.
+__host__ __device__ __forceinline__ int64_t bucket_number(uint32_t begin, int64_t k) { return begin / kBucket + k; }
+
+__device__ __forceinline__ bool too_many(const Pairs& p) { return p.counts[1] > p.capacity; }
+
+// One pass over the tiles: the channels of this pass, at most kSplatChannels.
+struct BlendPass {
+  RasterizationBlendArgs<float> args;
+  TileGrid grid;
+  Pairs pairs;
+  int first_channel, n_channels;
+};
+
+// Bytes that `pairs_in` lays out.
+int64_t pairs_bytes(const RasterizationBlendArgs<float>& a, int64_t capacity, bool keep);
+Pairs pairs_in(uint8_t* memory, const RasterizationBlendArgs<float>& a, int64_t capacity, bool keep);
+
+// Sorts the splats by depth, finds their tiles, and lays the pairs out tile by tile.
+void find_pairs(const RasterizationBlendArgs<float>& a, const TileGrid& grid, const Pairs& pairs, Stream stream);
+
+// Blends one pass. Checkpoints are written where `pairs.checkpoints` is not null, the image and statistics unless `only_checkpoints`.
+void blend_pass(const BlendPass& pass, bool only_checkpoints, Stream stream);
+
+template <class F>
+void for_each_pass(BlendPass& pass, F&& f) {
+  const int n = int(pass.args.n_channels);
+  for (pass.first_channel = 0; pass.first_channel < n; pass.first_channel += kSplatChannels) {
+    pass.n_channels = n - pass.first_channel < kSplatChannels ? n - pass.first_channel : kSplatChannels;
+    f();
+  }
+}
+
+// Calls f with the number of channels of the pass as a constant.
+template <class F>
+void with_channels(int n, F&& f) {
+  switch (n) {
+    case 1: return f(std::integral_constant<int, 1>{});
+    case 2: return f(std::integral_constant<int, 2>{});
+    case 3: return f(std::integral_constant<int, 3>{});
+    default: return f(std::integral_constant<int, 4>{});
+  }
+}
+
+}  // namespace gaf::cuda

@@ -1,0 +1,282 @@
+// The way back through the tiles, front to back again. A block has one bucket: up to 256 pairs of a tile, of which forward left what every pixel
+// had seen before. So long lists are many blocks, and no list waits for its own beginning.
+//
+// A warp goes over the pairs that touch its 8x4 pixels twice. First a lane is a pixel: transmittance and `rest` pass from pair to pair. What
+// came out, two numbers a pair and pixel, goes through shared memory, eight pairs at a time; then a lane is a quarter of a pair, one row of the
+// eight pixels, and sums. This takes less than half the instructions of summing each of ten numbers over the lanes with shuffles.
+#include "device/tile_splats.h"
+#include "rasterization_sums.h"
+
+namespace gaf::cuda {
+namespace {
+
+constexpr const char* kName = "rasterization_blend_bwd";
+constexpr int kRound = 64;     // pairs at a time
+constexpr int kEntries = 256;  // (pair, warp) sums at a time; a round of many large splats is cut to 32 pairs, which always fit
+constexpr int kChunk = 8;      // pairs of a warp between the two ways of looking at them
+constexpr int kStaggered = kTilePixels / kSubtiles + 1;  // 33: eight pairs' pixels in different banks
+static_assert(kRound == kChunk * kChunk, "a chunk's list of pairs lies in the padding of one row of products");
+
+template <int C, bool kAbs>
+struct Sums {
+  static constexpr int kFields = kAbs ? kPairFields : kMoments + C;
+  static constexpr int kStride = kFields | 1;  // odd, so that threads side by side meet different banks
+};
+
+// What a pixel carries from pair to pair.
+struct Pixel {
+  float transmittance, rest;
+};
+
+template <int C>
+struct PixelGrad {
+  float v[C];
+};
+
+// The gradient that a pixel expects of all its splats and the background, and its state before the bucket.
+template <int C>
+__device__ __forceinline__ Pixel start_pixel(const BlendPass& p, const ThreadPixel& at, const float* checkpoint, PixelGrad<C>& g) {
+  const RasterizationBlendArgs<float>& a = p.args;
+  Pixel pixel = {at.inside ? 1.f : 0.f, 0.f};
+#pragma unroll
+  for (int c = 0; c < C; ++c) g.v[c] = 0;
+  if (at.inside) {
+    const int64_t first = at.number * a.n_channels + p.first_channel;
+    if (p.first_channel == 0) pixel.rest = (a.alphas[at.number] - 1) * a.v_alphas[at.number];
+#pragma unroll
+    for (int c = 0; c < C; ++c) {
+      g.v[c] = a.v_render[first + c];
+      pixel.rest = fma_(g.v[c], a.render[first + c], pixel.rest);
+    }
+  }
+  if (!checkpoint) return pixel;
+  pixel.transmittance = checkpoint[threadIdx.x];
+#pragma unroll
+  for (int c = 0; c < C; ++c) pixel.rest = fma_(-checkpoint[(1 + c) * kTilePixels + threadIdx.x], g.v[c], pixel.rest);
+  return pixel;
+}
+
+// The bucket of this block: the first of every tile come first, then those with a checkpoint.
+struct Bucket {
+  int64_t tile;
+  int64_t k;  // of its tile; with `whole` there is one, which has everything
+};
+
+__device__ __forceinline__ Bucket bucket_of(const BlendPass& p, int64_t block, int64_t n_tiles) {
+  if (block < n_tiles) return {block, 0};
+  const int tile = too_many(p.pairs) ? -1 : p.pairs.bucket_tile[block - n_tiles];
+  if (tile < 0) return {-1, 0};
+  return {tile, block - n_tiles - bucket_number(p.pairs.tile_range[tile].x, 0)};
+}
+
+// Shared memory of a block, as the functions below take it.
+struct Round {
+  float4 *shapes, *colors;  // [64]
+  float2* origins;          // [64]
+  uint32_t* targets;        // [64] where a pair's sums go: its slot, or the splat's row where sums are atomic
+  unsigned (*touched)[kSubtiles];  // [2][8]: bit i of [h][w]: warp w has pixels of pair 32 h + i
+  float2* products;         // [8 warps][8][33] weight, alpha v_alpha
+  float4* v_pixels;         // [256]
+  float* sums;              // [256 entries][stride]
+};
+
+// Two warps bring up to 64 pairs, from `at` on, and which warps they concern.
+__device__ __forceinline__ void stage_round(const BlendPass& p, const TilePlace& place, const TileList& list, uint32_t at, uint32_t end,
+                                            bool atomic, const Round& r) {
+  const int i = int(threadIdx.x);
+  if (i >= kRound) return;
+  unsigned mask = 0;
+  if (at + i < end) {
+    const uint32_t row = list.rows[at + i];
+    const TileSplat s = load_tile_splat(p, place, row);
+    r.shapes[i] = s.shape;
+    r.origins[i] = s.origin;
+    r.colors[i] = s.color;
+    r.targets[i] = atomic ? row : p.pairs.slots[at + i];
+    mask = s.subtiles;
+  }
+#pragma unroll
+  for (int w = 0; w < kSubtiles; ++w) {
+    const unsigned touched = __ballot_sync(kFullMask, (mask >> w & 1) && at + i - list.begin < p.pairs.stops[place.tile * kSubtiles + w]);
+    if (lane_index() == w) r.touched[warp_index()][w] = touched;
+  }
+}
+
+// A lane has pair `lane % 8` of a chunk and row `lane / 8` of the warp's pixels.
+template <int C, bool kAbs>
+__device__ __forceinline__ void sum_chunk(const Round& r, int pair, int n, int first_entry) {
+  constexpr int kFields = Sums<C, kAbs>::kFields, kStride = Sums<C, kAbs>::kStride;
+  const int e = lane_index() % kChunk, row = lane_index() / kChunk;
+  const float4 shape = r.shapes[pair];
+  const float2 origin = r.origins[pair];
+  const float y = float(warp_index() / kSubtilesAcross * kSubtileY + row) + 0.5f;
+  const float x = float(warp_index() % kSubtilesAcross * kSubtileX) + 0.5f;
+  float u_0, v;
+  splat_power(shape, origin, x, y, u_0, v);
+  float m[kPairFields] = {};
+  const float2* products = r.products + (warp_index() * kChunk + e) * kStaggered + row * kSubtileX;
+  const float4* v_pixels = r.v_pixels + warp_index() * kWarp + row * kSubtileX;
+  if (e < n) {
+#pragma unroll
+    for (int i = 0; i < kSubtileX; ++i) {
+      const float2 product = products[i];  // weight, alpha v_alpha
+      const float4 v_pixel = v_pixels[i];
+      const float u = fma_(shape.x, float(i), u_0), du = product.y * u;
+      m[0] += product.y;
+      m[1] += du;
+      m[3] = fma_(du, u, m[3]);
+#pragma unroll
+      for (int c = 0; c < C; ++c) m[kMoments + c] = fma_(product.x, component(v_pixel, c), m[kMoments + c]);
+      if constexpr (kAbs) {
+        m[kAbsField] += fabsf(shape.x * du);
+        m[kAbsField + 1] += fabsf(fma_(shape.y, du, shape.z * product.y * v));
+      }
+    }
+    m[2] = m[0] * v;  // v is the same along a row
+    m[4] = m[1] * v;
+    m[5] = m[2] * v;
+  }
+#pragma unroll
+  for (int f = 0; f < kFields; ++f) {
+    m[f] += __shfl_xor_sync(kFullMask, m[f], kChunk);
+    m[f] += __shfl_xor_sync(kFullMask, m[f], 2 * kChunk);
+    if (e < n && f % (kWarp / kChunk) == row) r.sums[(first_entry + e) * kStride + f] = m[f];
+  }
+}
+
+// Numbers of a warp's pairs, eight in the padding of each row of its products: the chunks of a round.
+__device__ __forceinline__ uint8_t* chunk_pairs(const Round& r, int chunk) {
+  return reinterpret_cast<uint8_t*>(r.products + (warp_index() * kChunk + chunk) * kStaggered + kStaggered - 1);
+}
+
+// Lists this warp's pairs among the first n of the round, and returns how many there are.
+__device__ __forceinline__ int list_pairs(const Round& r, int n) {
+  const unsigned low = r.touched[0][warp_index()], high = n > kWarp ? r.touched[1][warp_index()] : 0;
+  const unsigned mine = 1u << lane_index(), before = mine - 1;
+  const int n_low = __popc(low), k_low = __popc(low & before), k_high = n_low + __popc(high & before);
+  if (low & mine) chunk_pairs(r, k_low / kChunk)[k_low % kChunk] = uint8_t(lane_index());
+  if (high & mine) chunk_pairs(r, k_high / kChunk)[k_high % kChunk] = uint8_t(lane_index() + kWarp);
+  __syncwarp();
+  return n_low + __popc(high);
+}
+
+template <int C, bool kAbs>
+__device__ __forceinline__ void walk_round(const Round& r, int n, int first_entry, const PixelGrad<C>& g, const ThreadPixel& at, Pixel& pixel) {
+  const int count = list_pairs(r, n);
+  float2* products = r.products + warp_index() * kChunk * kStaggered + lane_index();
+  const float x = float(at.x) + 0.5f, y = float(at.y) + 0.5f;
+  for (int first = 0; first < count; first += kChunk) {
+    const int m = count - first < kChunk ? count - first : kChunk;
+    const uint8_t* pairs = chunk_pairs(r, first / kChunk);
+    for (int e = 0; e < m; ++e) {
+      const int i = pairs[e];
+      float u, v, shade = 0;
+      const float power = splat_power(r.shapes[i], r.origins[i], x, y, u, v);
+      const float4 color = r.colors[i];
+#pragma unroll
+      for (int c = 0; c < C; ++c) shade = fma_(component(color, c), g.v[c], shade);
+      const BlendGrad<float> d = blend_vjp(power, shade, pixel.transmittance, pixel.rest);
+      products[e * kStaggered] = make_float2(d.weight, d.alpha_times);
+    }
+    __syncwarp();
+    const int e = lane_index() % kChunk;
+    sum_chunk<C, kAbs>(r, e < m ? pairs[e] : 0, m, first_entry + first);
+    __syncwarp();
+  }
+}
+
+// Four threads a pair add up what its warps found, warp by warp.
+template <int C, bool kAbs>
+__device__ __forceinline__ void write_round(const Round& r, int n, const PairSums& out, bool atomic) {
+  constexpr int kFields = Sums<C, kAbs>::kFields, kStride = Sums<C, kAbs>::kStride;
+  const int i = int(threadIdx.x) / 4, first = int(threadIdx.x) % 4 * 4;
+  if (i >= n || first >= kPairFields) return;
+  float sum[4] = {};
+  int entry = 0;
+  bool any = false;
+#pragma unroll
+  for (int w = 0; w < kSubtiles; ++w) {
+    const unsigned low = r.touched[0][w], high = n > kWarp ? r.touched[1][w] : 0;
+    const unsigned bits = i < kWarp ? low : high;
+    if (bits >> (i % kWarp) & 1) {
+      const int before = __popc(bits & ((1u << (i % kWarp)) - 1)) + (i < kWarp ? 0 : __popc(low));
+      const float* s = r.sums + (entry + before) * kStride + first;
+#pragma unroll
+      for (int f = 0; f < 4; ++f) sum[f] += first + f < kFields ? s[f] : 0.f;
+      any = true;
+    }
+    entry += __popc(low) + __popc(high);
+  }
+  if (!any) return;
+  if (atomic) {
+#pragma unroll
+    for (int f = 0; f < 4; ++f) {
+      if (first + f < kFields) atomicAdd(out.splats + int64_t(kPairFields) * r.targets[i] + first + f, sum[f]);
+    }
+    return;
+  }
+  reinterpret_cast<float4*>(out.pairs)[int64_t(r.targets[i]) * (kPairFields / 4) + first / 4] = make_float4(sum[0], sum[1], sum[2], sum[3]);
+  if (first == 0) out.used[r.targets[i]] = 1;
+}
+
+// Shared memory is cut so that three blocks fit on a multiprocessor with 100 KiB.
+template <int C, bool kAbs>
+__global__ void __launch_bounds__(kTilePixels, 3) blend_bucket_vjp(BlendPass p, PairSums out) {
+  GAF_SHARED(float4, shapes, [kRound]);
+  GAF_SHARED(float4, colors, [kRound]);
+  GAF_SHARED(float2, origins, [kRound]);
+  GAF_SHARED(uint32_t, targets, [kRound]);
+  GAF_SHARED(unsigned, touched, [2][kSubtiles]);
+  GAF_SHARED(float2, products, [kSubtiles * kChunk * kStaggered]);
+  GAF_SHARED(float4, v_pixels, [kTilePixels]);
+  GAF_SHARED(float, sums, [kEntries * Sums<C, kAbs>::kStride]);
+  const Round r = {shapes, colors, origins, targets, touched, products, v_pixels, sums};
+  const int64_t n_tiles = p.args.n_cameras * p.grid.n_tiles;
+  const Bucket bucket = bucket_of(p, blockIdx.x, n_tiles);
+  if (bucket.tile < 0) return;
+  const TilePlace place(p.grid, bucket.tile);
+  const ThreadPixel at_pixel(p.grid, place);
+  const TileList list(p.pairs, bucket.tile);
+  const uint32_t* stops = p.pairs.stops + bucket.tile * kSubtiles;
+  uint32_t walked = 0;
+#pragma unroll
+  for (int w = 0; w < kSubtiles; ++w) walked = stops[w] > walked ? stops[w] : walked;
+  uint32_t at = list.begin + uint32_t(bucket.k) * kBucket;
+  uint32_t end = walked < list.end - list.begin ? list.begin + walked : list.end;
+  if (!list.whole && end > at + kBucket) end = at + kBucket;
+  if (at >= end) return;
+
+  const int planes = 1 + int(p.args.n_channels < kSplatChannels ? p.args.n_channels : kSplatChannels);
+  const float* checkpoint = p.pairs.checkpoints + bucket_number(list.begin, bucket.k) * planes * kTilePixels;
+  PixelGrad<C> g;
+  Pixel pixel = start_pixel<C>(p, at_pixel, bucket.k > 0 ? checkpoint : nullptr, g);
+  v_pixels[threadIdx.x] = make_float4(g.v[0], C > 1 ? g.v[C > 1 ? 1 : 0] : 0.f, C > 2 ? g.v[C > 2 ? 2 : 0] : 0.f, C > 3 ? g.v[C > 3 ? 3 : 0] : 0.f);
+  const bool atomic = out.atomic || list.whole;
+  while (at < end) {
+    stage_round(p, place, list, at, end, atomic, r);
+    __syncthreads();
+    int total = 0, first_entry = 0;
+#pragma unroll
+    for (int w = 0; w < kSubtiles; ++w) total += __popc(touched[0][w]) + __popc(touched[1][w]);
+    const int n = total <= kEntries ? kRound : kWarp;
+    for (int w = 0; w < warp_index(); ++w) first_entry += __popc(touched[0][w]) + (n > kWarp ? __popc(touched[1][w]) : 0);
+    walk_round<C, kAbs>(r, n, first_entry, g, at_pixel, pixel);
+    __syncthreads();
+    write_round<C, kAbs>(r, n, out, atomic);
+    __syncthreads();
+    at += uint32_t(n);
+  }
+}
+
+}  // namespace
+
+void blend_vjp_pass(const BlendPass& pass, const PairSums& sums, Stream stream) {
+  const int64_t blocks = pass.args.n_cameras * pass.grid.n_tiles + pass.pairs.capacity / kBucket + 1;
+  with_channels(pass.n_channels, [&](auto n) {
+    constexpr int C = decltype(n)::value;
+    const auto kernel = pass.args.absgrad ? blend_bucket_vjp<C, true> : blend_bucket_vjp<C, false>;
+    launch(kName, kernel, dim3(unsigned(blocks)), dim3(kTilePixels), 0, stream, pass, sums);
+  });
+}
+
+}  // namespace gaf::cuda

@@ -1,0 +1,96 @@
+"""How much memory a frame on the GPU gets for its (splat, tile) pairs, without waiting to hear how many there are.
+
+The number of pairs is known only on the device. The first frame of a kind (number of cameras and Gaussians, image size) is waited for once,
+and drawn again if it had more pairs than expected. Every later frame gets half as much room again as was needed lately; its own count comes
+back while the GPU works on, and is looked at before a later frame. A frame that has more pairs than room all the same is drawn from the
+sorted splats without pairs: the same image, but slowly (docs/kernels/rasterization.md). So nothing waits, and nothing is ever wrong.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+STEP = 4096  # capacities are multiples of it
+MOST = (1 << 31) - STEP  # the kernels number pairs with 31 bits
+KINDS = 64  # kinds of frames remembered
+_FIRST_GUESS = 4  # pairs a Gaussian
+_SPARE = 1.5
+TIGHT = 0.8  # share of the room in use from which it grows
+
+Kind = tuple[str, int, int, int, int]
+
+
+def _rounded(pairs: float) -> int:
+    return min(MOST, max(1, -(-int(pairs) // STEP)) * STEP)
+
+
+class PairRoom:
+    """The room of one kind of frames."""
+
+    def __init__(self, n_splats: int) -> None:
+        self.capacity = _rounded(_FIRST_GUESS * n_splats)
+        self.n_pairs = 0  # as last heard of
+        self.known = False
+        self._coming: tuple[torch.cuda.Event, Tensor] | None = None
+
+    def fit(self, n_pairs: int) -> bool:
+        """Hear of a frame's pairs. Returns whether they were more than there was room for."""
+        lacked = n_pairs > self.capacity
+        self.n_pairs, self.known = n_pairs, True
+        if n_pairs > TIGHT * self.capacity or n_pairs * 8 < self.capacity:
+            self.capacity = _rounded(_SPARE * n_pairs)
+        return lacked and self.capacity >= n_pairs
+
+    def listen(self) -> None:
+        """Hear of an earlier frame, if its count has arrived."""
+        if self._coming and self._coming[0].query():
+            n_pairs = int(self._coming[1][1])
+            self._coming = None
+            self.fit(n_pairs)
+
+    def send(self, statistics: Tensor) -> bool:
+        """Have a frame's count sent to the host. Waits only for the first; returns whether that one must be drawn again."""
+        if statistics.device.type == "cpu" or not self.known:
+            return self.fit(int(statistics[1]))
+        if self._coming is None:
+            copy = torch.empty(3, dtype=torch.int64, pin_memory=True)
+            copy.copy_(statistics, non_blocking=True)
+            event = torch.cuda.Event()
+            event.record()
+            self._coming = event, copy
+        return False
+
+
+_rooms: OrderedDict[Kind, PairRoom] = OrderedDict()
+
+
+def room_of(like: Tensor, n_cameras: int, n_gaussians: int, width: int, height: int) -> PairRoom:
+    """The room of this kind of frames on the device of `like`."""
+    kind = (str(like.device), n_cameras, n_gaussians, width, height)
+    room = _rooms.get(kind)
+    if room is None:
+        room = _rooms[kind] = PairRoom(n_cameras * n_gaussians)
+        if len(_rooms) > KINDS:
+            _rooms.popitem(last=False)
+    _rooms.move_to_end(kind)
+    return room
+
+
+def capturing(like: Tensor) -> bool:
+    """Whether a CUDA graph is being captured: then nothing may be asked of the device."""
+    return like.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
+def report() -> list[dict[str, Any]]:
+    """What is remembered: a dict for each kind of frames, with `capacity` and the pairs last heard of. No memory is held for them."""
+    names = ("device", "n_cameras", "n_gaussians", "width", "height")
+    return [dict(zip(names, kind, strict=True), capacity=r.capacity, n_pairs=r.n_pairs) for kind, r in _rooms.items()]
+
+
+def forget() -> None:
+    """Forget all kinds: the next frame of each is waited for again. With `torch.cuda.empty_cache()` all memory is given back."""
+    _rooms.clear()

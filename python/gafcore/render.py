@@ -1,0 +1,156 @@
+"""Drawing one avatar again and again: a moving camera, a moving face, everything else fixed.
+
+On a GPU the whole frame (skinning, binding, projection, sorting, blending) is one CUDA graph, replayed with new numbers in the same memory:
+at avatar scale launching some fifty kernels one by one costs more than running them. On the CPU the same code runs step by step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gafcore.avatars.rigged import Render, RiggedAvatar, draw, pose
+from gafcore.ops import pair_room
+from gafcore.types import Camera, RigParams
+
+Draw = Callable[[], Render]
+# Runs a function so that it can be repeated; returns what it returned, and how to repeat it.
+Capture = Callable[[Draw], tuple[Render, Callable[[], None]]]
+
+_MOVING = ("expr", "rotation", "neck_pose", "jaw_pose", "eyes_pose", "translation")
+_WARM_UP = 2  # runs before a capture: libraries and caches set themselves up, and the room for pairs becomes known
+
+
+def capture_graph(fn: Draw) -> tuple[Render, Callable[[], None]]:
+    """Capture `fn` as a CUDA graph on the current device."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(_WARM_UP):
+            fn()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = fn()
+    return out, graph.replay
+
+
+def _personal(avatar: RiggedAvatar) -> RiggedAvatar:
+    """The same avatar on a rig without identity: what never moves is added up once."""
+    rig, params = avatar.rig, avatar.params
+    template = rig.template + torch.einsum("s,svc->vc", params.shape, rig.shape_basis)
+    if params.static_offset is not None:
+        template = template + params.static_offset
+    still = replace(params, shape=params.shape[:0], static_offset=None)
+    return replace(avatar, rig=replace(rig, template=template, shape_basis=rig.shape_basis[:0]), params=still)
+
+
+class CompiledRenderer:
+    """Pictures of a fixed avatar from changing cameras in changing poses.
+
+    Args:
+        avatar: What to draw; changes to its tensors after this are not seen.
+        width: Pixels.
+        height: Pixels.
+        n_views: Pictures a call.
+        n_poses: 1, or `n_views` for a pose of its own in each picture.
+        background: RGB; white where absent.
+        half: Keep the harmonics, four fifths of what a frame reads of its avatar, in half precision: errors well below 1/255.
+        graph: Whether to replay a CUDA graph; by default where the avatar is on a GPU.
+        capture: How to make a repeatable call; for tests.
+
+    Raises:
+        ValueError: `n_poses` is neither 1 nor `n_views`, or a graph is asked for without a GPU.
+
+    Example:
+        >>> renderer = CompiledRenderer(avatar, 550, 802)
+        >>> image = renderer([camera], avatar.params[3]).image  # [1, 802, 550, 3]
+    """
+
+    def __init__(
+        self,
+        avatar: RiggedAvatar,
+        width: int,
+        height: int,
+        *,
+        n_views: int = 1,
+        n_poses: int = 1,
+        background: Float[Tensor, "3"] | None = None,
+        half: bool = False,
+        graph: bool | None = None,
+        capture: Capture = capture_graph,
+    ) -> None:
+        device = avatar.means.device
+        if n_poses not in (1, n_views):
+            raise ValueError(f"n_poses must be 1 or n_views ({n_views}), got {n_poses}")
+        if graph and device.type != "cuda" and capture is capture_graph:
+            raise ValueError(f"a CUDA graph needs an avatar on a GPU, got one on {device}; move it with .to() or leave graph out")
+        self._avatar = _personal(replace(avatar, sh=avatar.sh.half()) if half else avatar)
+        self._size = (width, height)
+        self._background = avatar.means.new_ones(3) if background is None else background.to(avatar.means)
+        self._params = self._avatar.rig.neutral(n_poses)
+        self._cameras = [Camera(avatar.means.new_zeros(4, 4), avatar.means.new_zeros(3, 3), width, height) for _ in range(n_views)]
+        self._capture = capture if (device.type == "cuda" if graph is None else graph) else None
+        self._replay: Callable[[], None] | None = None
+        self._counts = torch.zeros(1, dtype=torch.int64, pin_memory=device.type == "cuda")
+
+    def __call__(self, cameras: Sequence[Camera], params: RigParams) -> Render:
+        """Draw.
+
+        Args:
+            cameras: `n_views` of them, of the size given at the start; on any device.
+            params: `n_poses` timesteps. Shape and static offset are the avatar's, whatever is given.
+
+        Returns:
+            Image [n_views, H, W, 3], alpha [n_views, H, W] and the rasterizer's `meta`. With a graph they lie in memory that the next call
+            overwrites: copy what must outlive it.
+
+        Raises:
+            ValueError: Numbers or sizes differ from those given at the start.
+        """
+        self._move(cameras, params)
+        with torch.no_grad():
+            if self._capture is None:
+                return self._draw()
+            if self._replay is None or self._outgrown():
+                self._out, self._replay = self._capture(self._draw)
+                self._capacity = self._room().capacity
+            self._replay()
+        return self._out
+
+    def _move(self, cameras: Sequence[Camera], params: RigParams) -> None:
+        """Copy the new numbers to where the graph reads them."""
+        width, height = self._size
+        if len(cameras) != len(self._cameras) or any((c.width, c.height) != self._size for c in cameras):
+            got = ", ".join(f"{c.width}x{c.height}" for c in cameras)
+            raise ValueError(
+                f"expected {len(self._cameras)} camera(s) of {width}x{height}, got {got or 'none'}; make another CompiledRenderer"
+            )
+        if len(params) != len(self._params):
+            raise ValueError(f"expected {len(self._params)} pose(s), got {len(params)}; make another CompiledRenderer")
+        for mine, given in zip(self._cameras, cameras, strict=True):
+            mine.viewmat.copy_(given.viewmat, non_blocking=True)
+            mine.K.copy_(given.K, non_blocking=True)
+        for name in _MOVING:
+            getattr(self._params, name).copy_(getattr(params, name), non_blocking=True)
+
+    def _draw(self) -> Render:
+        out = draw(pose(self._avatar, self._params), self._cameras, self._background)
+        self._counts.copy_(out.meta["n_pairs"][None], non_blocking=True)
+        return out
+
+    def _room(self) -> pair_room.PairRoom:
+        return pair_room.room_of(self._avatar.means, len(self._cameras), len(self._avatar), *self._size)
+
+    def _outgrown(self) -> bool:
+        """Whether the last frame whose count has arrived left little room: a frame with none is drawn right, but slowly."""
+        n_pairs = int(self._counts[0])
+        if n_pairs <= pair_room.TIGHT * self._capacity:
+            return False
+        room = self._room()
+        room.fit(n_pairs)
+        return room.capacity > self._capacity

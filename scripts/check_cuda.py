@@ -1,0 +1,118 @@
+"""Compile every CUDA source for every architecture with warnings as errors, and report registers, shared memory and spills of each kernel.
+
+    check_cuda.py [--out FILE.json] [--architectures 80,90] [FILE.cu ...]
+
+Needs nvcc, no GPU. Exits 1 where a source does not compile, or a kernel spills registers to memory. Without nvcc it says so and exits 0,
+or 1 with --insist.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ARCHITECTURES = (80, 86, 89, 90, 100, 120)
+FLAGS = ["-std=c++20", "-O3", "-Icsrc", "-Werror", "all-warnings", "-Wno-deprecated-gpu-targets", "-Xptxas", "-v", "--resource-usage"]
+ENTRY = re.compile(r"Compiling entry function '(\S+)' for 'sm_(\d+)\w*'")
+STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
+USED = re.compile(r"Used (\d+) registers")
+SHARED = re.compile(r"(\d+) bytes smem")
+
+
+def offered(nvcc: str) -> list[int]:
+    """Architectures of our list that this nvcc knows."""
+    text = subprocess.run([nvcc, "--list-gpu-code"], capture_output=True, text=True, check=True).stdout
+    known = {int(n) for n in re.findall(r"sm_(\d+)\b", text)}
+    return [a for a in ARCHITECTURES if a in known]
+
+
+def kernel_rows(source: Path, log: str) -> list[dict]:
+    """One row a kernel and architecture, from ptxas's report."""
+    rows: list[dict] = []
+    for line in log.splitlines():
+        if entry := ENTRY.search(line):
+            rows.append(
+                {"source": source.name, "mangled": entry[1], "sm": int(entry[2]), "registers": 0, "shared": 0, "stack": 0, "spill": 0}
+            )
+        elif not rows:
+            continue
+        elif stack := STACK.search(line):
+            rows[-1]["stack"], rows[-1]["spill"] = int(stack[1]), int(stack[2]) + int(stack[3])
+        elif used := USED.search(line):
+            shared = SHARED.search(line)
+            rows[-1]["registers"], rows[-1]["shared"] = int(used[1]), int(shared[1]) if shared else 0
+    return rows
+
+
+def demangle(rows: list[dict]) -> None:
+    names = "\n".join(r.pop("mangled") for r in rows)
+    text = subprocess.run(["c++filt"], input=names, capture_output=True, text=True, check=True).stdout if shutil.which("c++filt") else names
+    for row, name in zip(rows, text.splitlines(), strict=True):
+        row["kernel"] = re.sub(r"\(anonymous namespace\)::|gaf::cuda::|void ", "", name).split("(")[0]
+
+
+def compile_source(nvcc: str, source: Path, architectures: list[int]) -> tuple[Path, str, bool]:
+    targets = [flag for a in architectures for flag in ("-gencode", f"arch=compute_{a},code=sm_{a}")]
+    targets += ["-gencode", f"arch=compute_{architectures[-1]},code=compute_{architectures[-1]}"]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [nvcc, *FLAGS, *targets, "-c", str(source), "-o", f"{folder}/out.o"]
+        done = subprocess.run(command, capture_output=True, text=True)
+    return source, done.stdout + done.stderr, done.returncode == 0
+
+
+def table(rows: list[dict]) -> str:
+    """Kernels down, architectures across: registers, and shared memory in bytes where there is some."""
+    architectures = sorted({r["sm"] for r in rows})
+    names = list(dict.fromkeys((r["source"], r["kernel"]) for r in rows))
+    cells = {(r["source"], r["kernel"], r["sm"]): r for r in rows}
+    lines = [f"{'registers of each kernel':<58}" + "".join(f"sm_{a:<7}" for a in architectures) + "shared"]
+    for source, kernel in names:
+        own = [cells.get((source, kernel, a)) for a in architectures]
+        used = "".join(f"{(str(r['registers']) + ('!' if r['spill'] else '')) if r else '-':<10}" for r in own)
+        lines.append(f"{source + ' ' + kernel:<58.57}{used}{max(r['shared'] for r in own if r)}")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sources", nargs="*", type=Path)
+    parser.add_argument("--out", type=Path, help="write the rows as JSON")
+    parser.add_argument("--architectures", help="comma-separated; default: all that nvcc offers of " + ",".join(map(str, ARCHITECTURES)))
+    parser.add_argument("--insist", action="store_true", help="fail where there is no nvcc")
+    args = parser.parse_args()
+    nvcc = os.environ.get("CUDACXX") or shutil.which("nvcc")
+    if nvcc is None:
+        print("check_cuda: no nvcc on PATH (nor CUDACXX); CUDA sources were not compiled")
+        return int(args.insist)
+    architectures = [int(a) for a in args.architectures.split(",")] if args.architectures else offered(nvcc)
+    sources = args.sources or sorted(Path("csrc/cuda").rglob("*.cu"), key=lambda p: p.name != "prim.cu")  # the slowest first
+    rows, failed = [], 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for source, log, ok in pool.map(lambda s: compile_source(nvcc, s, architectures), sources):
+            if not ok:
+                failed += 1
+                print(f"{source}: does not compile\n{log}")
+            rows += kernel_rows(source, log)
+    demangle(rows)
+    own = [r for r in rows if r["source"] != "prim.cu"]  # CUB's kernels are not ours
+    print(table(own))
+    if args.out:
+        args.out.write_text(json.dumps({"architectures": architectures, "kernels": rows}, indent=1))
+    spilling = [r for r in own if r["spill"]]
+    for r in spilling:
+        print(f"{r['source']}: {r['kernel']} spills {r['spill']} bytes on sm_{r['sm']}")
+    n_kernels = len({(r["source"], r["kernel"]) for r in own})
+    print(f"check_cuda: {len(sources)} sources, {n_kernels} kernels, sm_{', sm_'.join(map(str, architectures))}")
+    return 1 if failed or spilling else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

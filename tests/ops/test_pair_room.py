@@ -1,0 +1,63 @@
+"""The room for pairs: grows before it is full, shrinks when far too large, and remembers a bounded number of kinds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gafcore.ops import pair_room
+
+LIKE = torch.zeros(1)
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered():
+    pair_room.forget()
+    yield
+    pair_room.forget()
+
+
+def statistics(n_pairs: int) -> torch.Tensor:
+    return torch.tensor([0, n_pairs, 0])
+
+
+def test_a_frame_without_room_is_drawn_again_with_half_as_much_to_spare():
+    room = pair_room.PairRoom(100)
+    assert room.capacity == pair_room.STEP  # of 400 pairs guessed
+    assert room.send(statistics(100_000))
+    assert 150_000 <= room.capacity < 150_000 + pair_room.STEP
+    assert not room.send(statistics(100_000))
+
+
+def test_it_grows_before_it_is_full_and_not_with_every_frame():
+    room = pair_room.PairRoom(0)
+    room.fit(100_000)
+    before = room.capacity
+    assert not room.fit(110_000) and room.capacity == before
+    assert not room.fit(125_000) and room.capacity > before
+
+
+def test_far_too_much_room_is_given_up():
+    room = pair_room.PairRoom(0)
+    room.fit(1_000_000)
+    room.fit(50_000)
+    assert room.capacity < 80_000
+
+
+def test_more_pairs_than_the_kernels_can_number_are_not_asked_for_again():
+    room = pair_room.PairRoom(0)
+    assert not room.fit(1 << 33)
+    assert room.capacity == pair_room.MOST
+
+
+def test_kinds_of_frames_are_apart_and_bounded():
+    room = pair_room.room_of(LIKE, 1, 10, 64, 48)
+    room.fit(123_456)
+    assert pair_room.room_of(LIKE, 1, 10, 64, 48) is room
+    assert pair_room.room_of(LIKE, 1, 11, 64, 48) is not room
+    assert pair_room.report()[0] == dict(
+        device="cpu", n_cameras=1, n_gaussians=10, width=64, height=48, capacity=room.capacity, n_pairs=123_456
+    )
+    for n in range(2 * pair_room.KINDS):
+        pair_room.room_of(LIKE, 1, n, 8, 8)
+    assert len(pair_room.report()) == pair_room.KINDS

@@ -1,0 +1,232 @@
+"""The GPU rasterizer in the emulator against the CPU's: every case, all gradients, long lists, no room for pairs, several orders."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from gafcore import rasterization
+from gafcore.ops import pair_room
+from tests.cases import rasterization as cases
+from tests.simt.emulator import KIND, ORDERS, emulated
+from tests.simt.parity import assert_parity
+
+SMALL = KIND == "tsan"  # the race detector is some twenty times slower
+FLIPS = 0.005  # share of pixels that may differ: rounding moves an alpha over 1/255, or light was cut off at another splat
+RACE_SCENES = ("colors", "five_channels", "sh3_depth", "per_camera", "one_pixel")
+LONG = [  # lists of more than 256 splats a tile: several stages forward, several buckets backward
+    cases.scene("long", n=500, scale=0.1, cameras=1, opacity=0.15, width=37, height=21, sh_degree=1),
+    cases.scene("long_opaque", n=900, scale=0.1, cameras=1, opacity=0.88, width=37, height=29, channels=4),
+    cases.scene("long_six_channels", n=500, scale=0.1, cameras=2, opacity=0.2, width=35, height=19, channels=6),
+]
+
+
+@pytest.fixture(autouse=True)
+def no_rooms():
+    pair_room.forget()
+    yield
+    pair_room.forget()
+
+
+def outputs_of(scene, **more):
+    """A function of the scene's tensors for `assert_parity`, and those tensors."""
+    names = list(scene.inputs)
+
+    def call(*values):
+        image, alpha, meta = scene.call(lambda *a, **k: rasterization(*a, **k, **more), dict(zip(names, values, strict=True)))
+        return image, alpha, meta["means2d"], meta["depths"]
+
+    return call, [scene.inputs[k].float() for k in names]
+
+
+def close(got, want):
+    """Images within the boundary band, everything else by its norm; a pixel's light below 1e-4 is cut off at another splat."""
+    dark = 1e-4 * got[0][..., 0].numel() ** 0.5
+    for a, b in zip(got[:2], want[:2], strict=True):
+        assert ((a - b).abs() > 4e-4 * (1 + b.abs())).any(-1).double().mean() <= FLIPS
+        assert (a - b).abs().mean() < 1e-4
+    for i, (a, b) in enumerate(zip(got[2:], want[2:], strict=True)):
+        assert (a - b).norm() < 0.005 * b.norm() + dark, f"tensor {i + 2}: error {(a - b).norm():.2e} of {b.norm():.2e}"
+
+
+def differentiable(scene) -> list[int]:
+    mode = scene.options.get("render_mode", "RGB")
+    return [i for i, k in enumerate(scene.inputs) if "RGB" in mode or k not in ("colors", "backgrounds")]
+
+
+@pytest.mark.parametrize("scene", [s for s in cases.scenes() if not SMALL or s.name in RACE_SCENES], ids=str)
+def test_image_and_gradients(scene):
+    call, inputs = outputs_of(scene)
+    orders = ORDERS if scene.name in RACE_SCENES and not SMALL else ("random",)
+    assert_parity(call, inputs, differentiable(scene), orders=orders, compare=close)
+
+
+@pytest.mark.parametrize("scene", LONG[:1] if SMALL else LONG, ids=str)
+def test_long_lists(scene):
+    call, inputs = outputs_of(scene)
+    assert_parity(call, inputs, differentiable(scene), orders=("lifo",) if SMALL else ("lifo", "random"), compare=close)
+    with emulated():
+        meta = scene.call(rasterization, scene.tensors(torch.float32))[2]
+    n_tiles = len(scene.inputs["viewmats"]) * meta["tile_width"] * meta["tile_height"]
+    assert meta["n_pairs"] > 256 * n_tiles
+    if scene.name == "long_opaque":
+        assert meta["n_pairs_blended"] < 0.7 * meta["n_pairs"]
+
+
+@pytest.mark.parametrize("rasterize_mode", ["classic", "antialiased"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_absolute_gradients(channels, rasterize_mode):
+    scene = cases.scene(n=80, scale=0.05, cameras=2, channels=channels, rasterize_mode=rasterize_mode, absgrad=True, width=27, height=21)
+    found = []
+    for emulate in (False, True):
+        tensors = scene.tensors(torch.float32, grad=True)
+        with emulated() if emulate else torch.enable_grad():
+            image, _, meta = scene.call(rasterization, tensors)
+            meta["means2d"].retain_grad()
+            (image**2).sum().backward()
+        found.append((meta["means2d"].absgrad, meta["means2d"].grad))
+    for got, want in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-4 * float(want.abs().max()))
+
+
+@pytest.mark.parametrize("scene", [LONG[0], cases.scene("cameras", cameras=3, n=40, channels=5)], ids=str)
+def test_atomic_gradients(scene):
+    call, inputs = outputs_of(scene, atomic_gradients=True)
+    assert_parity(call, inputs, differentiable(scene), orders=("fifo",), compare=close)
+
+
+class NoRoom(pair_room.PairRoom):
+    """Never has room for more than 64 pairs, and does not grow."""
+
+    def __init__(self, n_splats):
+        super().__init__(n_splats)
+        self.capacity = 64
+
+    def fit(self, n_pairs):
+        self.n_pairs = n_pairs
+        return False
+
+
+@pytest.mark.parametrize("scene", [cases.scene("cameras", cameras=3, n=40, sh_degree=1, width=33, height=18), LONG[2]], ids=str)
+def test_more_pairs_than_room_give_the_same_image_and_gradients(scene, monkeypatch):
+    monkeypatch.setattr(pair_room, "PairRoom", NoRoom)
+    monkeypatch.setattr(pair_room, "STEP", 64)
+    call, inputs = outputs_of(scene)
+    wrt = differentiable(scene)
+    # Gradients are atomic then, so the bits may depend on the order; the images' may not.
+    assert_parity(call, inputs, wrt, orders=("fifo",), compare=close)
+    assert_parity(call, inputs, (), orders=("lifo", "random"), compare=close)
+    (kind,) = pair_room.report()
+    assert kind["n_pairs"] > kind["capacity"] == 64
+
+
+def test_the_first_frame_is_drawn_again_with_room(monkeypatch):
+    monkeypatch.setattr(pair_room, "STEP", 64)
+    monkeypatch.setattr(pair_room, "_FIRST_GUESS", 0)
+    scene = cases.scene(n=60, cameras=2)
+    call, inputs = outputs_of(scene)
+    assert_parity(call, inputs, differentiable(scene), orders=("fifo",), compare=close)
+    (kind,) = pair_room.report()
+    assert kind["n_pairs"] * 1.5 <= kind["capacity"] < kind["n_pairs"] * 1.5 + 64
+
+
+def touched_tiles(meta, tile: int) -> int:
+    """Pairs of splats and tiles that share a pixel centre with alpha >= 1/255, pixel by pixel in float64."""
+    ys, xs = torch.meshgrid(torch.arange(meta["height"]) + 0.5, torch.arange(meta["width"]) + 0.5, indexing="ij")
+    count = 0
+    for c, i in (meta["radii"][..., 0] > 0).nonzero().tolist():
+        x, y = meta["means2d"][c, i].double().tolist()
+        xx, xy, yy = meta["conics"][c, i].double().tolist()
+        dx, dy = xs.double() - x, ys.double() - y
+        alpha = meta["opacities"][c, i].double() * torch.exp(-0.5 * (xx * dx * dx + yy * dy * dy) - xy * dx * dy)
+        ys_hit, xs_hit = (alpha >= 1 / 255).nonzero().T
+        count += len(torch.unique(ys_hit // tile * 10000 + xs_hit // tile))
+    return count
+
+
+@pytest.mark.parametrize(
+    "scene",
+    [
+        cases.scene("mixed", n=60, cameras=2, width=75, height=51),
+        cases.scene("needles", scale=0.02, stretch=2.5, n=40, width=150, height=120, opacity=0.3, cameras=1),
+        cases.scene("huge", scale=1.0, n=12, width=130, height=99, opacity=0.3, cameras=1),
+    ],
+    ids=str,
+)
+def test_pairs_are_the_tiles_that_splats_touch(scene):
+    with emulated():
+        meta = scene.call(rasterization, scene.tensors(torch.float32))[2]
+    touched = touched_tiles(meta, meta["tile_size"])
+    # An ellipse may pass between the pixel centres of a tile that its slab meets.
+    assert touched <= meta["n_pairs"] <= 1.05 * touched + 2
+
+
+def test_radii_and_counts_equal_the_cpu():
+    scene = cases.scene(n=200, cameras=2, scale=0.03, spread=0.5, sh_degree=1)
+    tensors = scene.tensors(torch.float32)
+    tensors["means"][3], tensors["scales"][5], tensors["quats"][7] = math.nan, math.inf, 0
+    want = scene.call(rasterization, tensors)[2]
+    with emulated():
+        got = scene.call(rasterization, tensors)[2]
+    for name in ("radii", "n_visible", "n_nonfinite"):
+        assert torch.equal(got[name], want[name]), name
+    for name in ("conics", "opacities"):
+        torch.testing.assert_close(got[name], want[name])
+    assert want["n_nonfinite"] == 6
+
+
+@pytest.mark.parametrize("name", ["means", "quats", "scales", "opacities", "colors"])
+@pytest.mark.parametrize("options", [dict(sh_degree=2), dict(channels=5)], ids=str)
+def test_a_bad_gaussian_does_no_harm(name, options):
+    scene = cases.scene(n=20, cameras=1, **options)
+    tensors = scene.tensors(torch.float32)
+    tensors[name].reshape(20, -1)[4, 0] = math.nan
+    for v in tensors.values():
+        v.requires_grad_()
+    with emulated("random", 1):
+        image, _, meta = scene.call(rasterization, tensors)
+        image.square().mean().backward()
+    assert meta["n_nonfinite"] == 1
+    assert image.isfinite().all()
+    assert all(v.grad.isfinite().all() for v in tensors.values())
+
+
+@pytest.mark.parametrize("degree", [0, 1, 3])
+def test_half_precision_harmonics_change_less_than_an_8_bit_image_shows(degree):
+    scene = cases.scene(n=200, cameras=2, sh_degree=degree, per_camera=degree == 1, scale=0.03)
+    tensors = scene.tensors(torch.float32)
+    half = {**tensors, "colors": tensors["colors"].half()}
+    with torch.no_grad(), emulated():
+        want, got = scene.call(rasterization, tensors)[0], scene.call(rasterization, half)[0]
+    with torch.no_grad():
+        on_cpu = scene.call(rasterization, half)[0]
+    assert 0 < (got - want).abs().max() < 1 / 255
+    torch.testing.assert_close(got, on_cpu, rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_to_draw():
+    for scene in (cases.scene("none", n=0, cameras=2), cases.scene("behind", n=20, cameras=1)):
+        tensors = scene.tensors(torch.float32, grad=True)
+        with emulated():
+            with torch.no_grad():
+                tensors["means"].add_(torch.tensor([0, 0, -50.0]))
+            image, alpha, meta = scene.call(rasterization, tensors)
+            (image.sum() + alpha.sum()).backward()
+        assert torch.equal(image, tensors["backgrounds"][:, None, None].expand_as(image))
+        assert (alpha == 0).all() and meta["n_pairs"] == 0
+        torch.testing.assert_close(tensors["backgrounds"].grad, torch.full_like(tensors["backgrounds"], scene.width * scene.height))
+        assert all((tensors[k].grad == 0).all() for k in cases.NAMES)
+
+
+def test_no_cameras():
+    scene = cases.scene(n=20, cameras=1)
+    tensors = scene.tensors(torch.float32, grad=True)
+    with emulated():
+        image, alpha, _ = rasterization(
+            *(tensors[k] for k in cases.NAMES[:5]), tensors["viewmats"][:0], scene.Ks[:0].float(), scene.width, scene.height
+        )
+        (image.sum() + alpha.sum()).backward()
+    assert image.shape == (0, scene.height, scene.width, 3)
+    assert all((tensors[k].grad == 0).all() for k in cases.NAMES)

@@ -1,0 +1,93 @@
+"""The emulator finds every planted mistake, and passes the right twin of each."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.simt.emulator import KIND, load, module_path
+
+# How each is found. "all": by every build, as an exception; "end": the process ends with a message; "result": another result than the right
+# twin's in some order of threads, or a race; "race", "ubsan": only by the build that looks for such.
+MISTAKES = {
+    "missing_barrier": ("result", r"data race"),
+    "write_after_read": ("result", r"data race"),
+    "off_by_one_shared": ("all", r"shared memory was written 0 bytes behind values|use-after-poison"),
+    "divergent_barrier": ("all", r"divergent barrier"),
+    "early_exit": ("all", r"has ended"),
+    "wrong_mask": ("all", r"has ended|deadlock"),
+    "lane_not_in_mask": ("all", r"reads lane 9, which is not in its mask"),
+    "divergent_vote": ("all", r"of its mask is in a vote"),
+    "unwritten_output": ("result", ""),
+    "outside": ("all", r"wrote just outside|use-after-poison|WRITE of size 4|ends the process"),
+    "far_outside": ("end", r"access to 0x|SEGV"),
+    "missing_syncwarp": ("result", r"data race"),
+    "shuffle_is_no_barrier": ("race", r"data race"),
+    "misaligned": ("ubsan", r"misaligned address"),
+    "sum_without_atomic": ("race", r"data race"),
+    "race_of_blocks": ("race", r"data race"),
+    "endless": ("end", r"runs for longer than"),
+    "too_much_shared": ("all", r"more than 48 KiB"),
+    "deadlock": ("all", r"deadlock|has ended"),
+}
+
+# Run in a process of its own, because some mistakes end it.
+SCRIPT = """
+import ctypes, importlib.util, sys
+path, name, right, order = sys.argv[1], sys.argv[2], sys.argv[3] == "right", sys.argv[4]
+spec = importlib.util.spec_from_file_location("_simt", path)
+m = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(m)
+m.configure(order, 3, 2.0)
+p = m.allocate(65 * 4)
+zeros = (ctypes.c_float * 65)()
+m.write(p + 256, ctypes.addressof(zeros) + 256, 4)
+m.run_planted(name, right, p)
+m.read(ctypes.addressof(zeros), p, 65 * 4)
+m.release(p)
+print("result", list(zeros))
+"""
+
+
+def run(name: str, right: bool, order: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(module_path()), name, "right" if right else "wrong", order],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _built():
+    load()
+
+
+def test_every_planted_kernel_is_tried():
+    assert set(load().planted) == set(MISTAKES)
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_right_twin_passes(name):
+    code, text = run(name, True, "random")
+    assert code == 0 and "result" in text and "data race" not in text, text
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistake_is_found(name):
+    kind, message = MISTAKES[name]
+    if kind == "race" and KIND != "tsan":
+        pytest.skip("races without a visible effect are found by the ThreadSanitizer build")
+    if kind == "ubsan" and KIND != "asan":
+        pytest.skip("alignment is checked by the AddressSanitizer + UndefinedBehaviorSanitizer build")
+    if kind == "end" and KIND == "tsan" and name == "endless":
+        pytest.skip("ThreadSanitizer delays the watchdog's signal; the plain build has it")
+    outputs = [run(name, False, order) for order in ("fifo", "lifo")]
+    if message and any(re.search(message, text) for _, text in outputs):
+        return
+    right = run(name, True, "fifo")[1].replace("nan", "NaN")
+    assert kind == "result" and any(text.replace("nan", "NaN") != right for _, text in outputs), outputs[0][1]
