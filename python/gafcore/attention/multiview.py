@@ -86,8 +86,8 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, ref_k: Tensor | None, ref_v: Tensor |
             seen = torch.ones(q.shape[0], k.shape[1], dtype=torch.bool, device=q.device)
             seen[:, -ref_k.shape[1] :] = (ref_index >= 0)[:, None]
             mask = seen[:, None, None]
-    out = torch.nn.functional.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v)), attn_mask=mask, scale=scale)
-    return out.transpose(1, 2)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).transpose(1, 2)
 
 
 def multiview_attention(

@@ -8,7 +8,12 @@ from typing import Any
 
 from gafcore.diffusion.sample import ViewSample, collate
 
-_LATER: dict[str, str] = {}
+_LATER = {
+    "MultiViewUNet": "gafcore.diffusion.unet",
+    "MultiViewHeadPipeline": "gafcore.diffusion.pipeline",
+    "LatentUpsampler": "gafcore.diffusion.upsampler",
+    "load_pretrained": "gafcore.diffusion.weights",
+}
 __all__ = ["ViewSample", "collate", *_LATER]
 
 
