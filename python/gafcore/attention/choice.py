@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -52,6 +54,17 @@ def use_backend(backend: Backend | None) -> None:
     """
     global _override
     _override = None if backend is None else _known("backend", backend)
+
+
+@contextmanager
+def backend_within(backend: Backend) -> Iterator[None]:
+    """`use_backend` for a block of code, whatever was set before."""
+    global _override
+    before, _override = _override, _known("backend", backend)
+    try:
+        yield
+    finally:
+        _override = before
 
 
 def _known(name: str, value: str) -> Backend:

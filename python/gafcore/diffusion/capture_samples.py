@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from gafcore.cameras import camera_position
+from gafcore.diffusion.randomness import generator
 from gafcore.diffusion.sample import ViewSample
 from gafcore.errors import InputError
 from gafcore.mesh import normal_map
@@ -61,6 +63,8 @@ class CaptureSamples:
         per_capture: Samples of each capture.
         seed: Chooses.
         front_rad: An input camera is at most this far from the head's front, where a capture has such cameras.
+        carry: `carry(rgba, camera, target cameras, vertices, faces)` gives `fill`, `visibility` and `mask` of the input picture in the
+            targets, for models conditioned on it; None leaves it out.
     """
 
     captures: Sequence[Capture]
@@ -69,14 +73,11 @@ class CaptureSamples:
     per_capture: int = 64
     seed: int = 0
     front_rad: float = math.radians(40)
+    carry: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
-        for number, capture in enumerate(self.captures):
-            if not any(len(frames) > self.n_views for frames in _by_timestep(capture).values()):
-                raise InputError(
-                    f"capture {number}: training needs timesteps seen by more than {self.n_views} cameras, "
-                    f"got at most {max(map(len, _by_timestep(capture).values()))}"
-                )
+        if not len(self.captures):
+            raise InputError("no capture to take samples from")
 
     def __len__(self) -> int:
         return len(self.captures) * self.per_capture
@@ -86,8 +87,12 @@ class CaptureSamples:
             raise IndexError(f"sample {index} of {len(self)}")
         number = index // self.per_capture
         capture = self.captures[number]
-        g = torch.Generator().manual_seed(hash((self.seed, index)) & (2**63 - 1))
-        moments = [frames for frames in _by_timestep(capture).values() if len(frames) > self.n_views]
+        g = generator(self.seed, index)
+        by_timestep = _by_timestep(capture)
+        moments = [frames for frames in by_timestep.values() if len(frames) > self.n_views]
+        if not moments:
+            most = max(map(len, by_timestep.values()))
+            raise InputError(f"capture {number}: needs timesteps seen by more than {self.n_views} cameras, has at most {most}")
         frames = moments[int(torch.randint(len(moments), (), generator=g))]
         vertices = capture.rig.vertices(capture.params[frames[0].timestep])[0]
         front = [f for f in frames if self._off_front(capture, f) <= self.front_rad] or [
@@ -110,7 +115,9 @@ class CaptureSamples:
         cameras = [camera for camera, _, _ in shot]
         normals = normal_map(vertices, capture.rig.faces, cameras)
         pictures, masks = (torch.stack(x) for x in zip(*((p, m) for _, p, m in shot), strict=True))
+        carried = self._carried(pictures[0], masks[0], cameras, vertices, capture)
         return ViewSample(
+            **carried,
             image=pictures[0],
             image_normals=normals[0],
             targets=pictures[1:],
@@ -123,6 +130,16 @@ class CaptureSamples:
             timestep=chosen.timestep,
             key=key,
         )
+
+    def _carried(self, picture: Tensor, mask: Tensor, cameras: list[Camera], vertices: Tensor, capture: Capture) -> dict[str, Tensor]:
+        """The input's colours in the targets, over the capture's background."""
+        if self.carry is None:
+            return {}
+        background = torch.tensor(capture.background)
+        premultiplied = picture - background * (1 - mask[..., None])
+        rgba = torch.cat([premultiplied.clamp(0, 1), mask[..., None]], -1)
+        made = self.carry(rgba, cameras[0], cameras[1:], vertices, capture.rig.faces)
+        return {"warp": made.fill + background * (1 - made.mask[..., None]), "visibility": made.visibility}
 
     def _shot(self, capture: Capture, frame: Frame, vertices: Tensor) -> tuple[Camera, Tensor, Tensor]:
         """The cropped camera, picture and mask; the picture keeps its own background where there is no mask."""
