@@ -46,8 +46,9 @@ def test_normals_lie_on_the_head(samples):
     for i in range(len(samples)):
         sample = samples[i]
         rig = sample.normals.norm(dim=-1) > 0.5
-        assert 0.2 < float(rig.float().mean()) < 0.7
-        assert float(sample.masks[rig].mean()) > 0.97
+        assert 0.25 < float(rig.float().mean()) < 0.7
+        rig[:, 18:] = False  # the rig's bust reaches further down than what synthetic people show of it
+        assert int(rig.sum()) > 300 and float(sample.masks[rig].mean()) > 0.97
         assert float(sample.normals[..., 2][rig].mean()) < 0  # they look at the camera
 
 
@@ -89,7 +90,7 @@ def test_crop_follows_the_camera():
     moved = points @ cropped.K.T
     moved = moved[:, :2] / moved[:, 2:]
     torch.testing.assert_close(moved, (pixels - torch.tensor([left, top])) * 64 / side, atol=1e-3, rtol=1e-4)
-    assert float(moved.min()) > 4 and float(moved.max()) < 60
+    assert float(moved.min()) > 4 and float(moved.max()) < 60 and float((moved.amax(0) - moved.amin(0)).max()) > 50
 
 
 def test_crop_of_a_ramp_is_exact_and_outside_is_filled():

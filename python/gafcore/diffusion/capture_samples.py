@@ -18,7 +18,7 @@ from gafcore.errors import InputError
 from gafcore.mesh import normal_map
 from gafcore.types import Camera, Capture, Frame
 
-_MARGIN = 1.35  # side of the crop over the rig's larger extent in the picture: room for hair, which no rig has
+_MARGIN = 1.2  # side of the crop over the rig's larger extent in the picture: room for hair, which no rig has
 
 
 def square_crop(camera: Camera, points: Float[Tensor, "V 3"], size: int) -> tuple[Camera, tuple[float, float, float]]:

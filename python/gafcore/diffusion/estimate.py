@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -66,7 +67,8 @@ def estimate(model: nn.Module, objective: Objective, sample: EncodedSample | Vie
     with torch.device("meta"):
         shadow = copy.deepcopy(model).to("meta").train()
     half = config.precision != "no"
-    batch = replace(sample, **{name: torch.empty((1, *x.shape), device="meta") for name, x in sample.tensors()})
+    shapes: dict[str, Any] = {name: torch.empty((1, *x.shape), device="meta") for name, x in sample.tensors()}
+    batch = replace(sample, **shapes)
     kept: dict[int, int] = {}
     own = {id(p) for p in shadow.parameters()}
 

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gafcore.attention.processor import References
 from gafcore.diffusion import randomness
 from gafcore.diffusion.encode import decode_latents
 from gafcore.diffusion.encoded import EncodedSample
@@ -30,7 +31,8 @@ def grid(rows: list[Float[Tensor, "K 3 H W"]]) -> Float[Tensor, "3 Y X"]:
 @torch.no_grad()
 def sample_views(model: Any, schedule: NoiseSchedule, batch: EncodedSample, noise: Float[Tensor, "B N C h w"], steps: int) -> Tensor:
     """Latents of the views, without guidance."""
-    condition, references = ViewCondition(batch.image_latents, batch.clip, batch.channels, batch.viewmats), {}
+    condition = ViewCondition(batch.image_latents, batch.clip, batch.channels, batch.viewmats)
+    references: References = {}
     times, x = strided_timesteps(len(schedule) - 1, len(schedule) // steps), noise
     for t, to in zip(times, [*times[1:], None], strict=True):
         x = schedule.step(model(x, torch.tensor(t), condition, references), x, t, to)

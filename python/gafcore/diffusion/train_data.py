@@ -6,6 +6,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -67,7 +68,7 @@ def _synthetic(name: str, picture_size: int) -> Iterator[Callable[[], Capture]]:
         raise InputError(f"{name!r}: synthetic people are named by seeds, as in synthetic:7 or synthetic:0-99")
     first = int(found[1])
     for seed in range(first, int(found[2] or first) + 1):
-        yield lambda seed=seed: _all_views(SynthConfig(seed=seed, size=2 * picture_size, n_timesteps=12, samples=2))
+        yield partial(_all_views, SynthConfig(seed=seed, size=2 * picture_size, n_timesteps=12, samples=2))
 
 
 def _all_views(config: SynthConfig) -> Capture:
@@ -84,7 +85,7 @@ def _folders(path: Path) -> list[Callable[[], Capture]]:
     folders = [path] if has(path) else sorted(p for p in path.glob("*") if p.is_dir() and has(p))
     if not folders:
         raise MissingError(f"{path}: no capture here or one folder below; a capture has transforms.json (docs/captures.md)")
-    return [lambda folder=folder: vhap.read(folder) for folder in folders]
+    return [partial(vhap.read, folder) for folder in folders]
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,8 @@ def about(config: TrainConfig, parts: Parts) -> dict[str, Any]:
     """What shards for this training say about themselves; shards that say otherwise are refused."""
     encoder = encoder_of(config, parts)
     made = {"condition": encoder.condition, "tokens": encoder.tokens, "low": encoder.low, "picture_size": config.picture_size}
-    return made | {"n_views": config.n_views, "vae": fingerprint(parts.vae), "clip": fingerprint(parts.image_encoder)}
+    networks: dict[str, Any] = {"vae": parts.vae, "clip": parts.image_encoder}
+    return made | {"n_views": config.n_views} | {name: fingerprint(network) for name, network in networks.items()}
 
 
 def pictures_of(names: Sequence[str], config: TrainConfig) -> SampleSet:
