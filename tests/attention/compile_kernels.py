@@ -46,7 +46,7 @@ def compile_for(arch: int, dtype: torch.dtype, head_dim: int, name: str) -> dict
 
 
 if __name__ == "__main__":
-    for arch, dtype, head_dim in [(80, torch.bfloat16, 64), (90, torch.bfloat16, 64), (90, torch.float16, 128)]:
-        for name in KERNELS:
-            print(json.dumps(compile_for(arch, dtype, head_dim, name)))
+    cases = [(80, torch.bfloat16, 64, "key_gradient"), (90, torch.float16, 128, "key_gradient")]
+    for case in cases + [(90, torch.bfloat16, 64, name) for name in KERNELS]:
+        print(json.dumps(compile_for(*case)))
     sys.exit(0)

@@ -18,7 +18,7 @@ def test_kernels_compile_for_a100_and_h100(tmp_path):
     run = subprocess.run([sys.executable, str(SCRIPT)], env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     made = [json.loads(line) for line in run.stdout.splitlines()]
-    assert len(made) == 9
+    assert len(made) == 5
     for row in made:
         assert row["cubin"] > 0 and row["shared"] <= SHARED_LIMIT, row
     assert all(row["wgmma"] for row in made if row["arch"] == 90), "Hopper's kernels do not use its matrix instructions"

@@ -77,12 +77,14 @@ def _check_index(ref_index: Tensor | None, ref_k: Tensor | None) -> None:
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, ref_k: Tensor | None, ref_v: Tensor | None, ref_index: Tensor | None, scale: float) -> Tensor:
     """The same by PyTorch: the reference's keys are gathered to each row of the batch and put behind its own."""
     mask = None
-    if ref_k is not None and ref_v is not None and ref_index is not None:
+    if ref_k is not None and ref_v is not None and ref_index is None:
+        k, v = torch.cat([k, ref_k], 1), torch.cat([v, ref_v], 1)
+    elif ref_k is not None and ref_v is not None and ref_index is not None:
         _check_index(ref_index, ref_k)
         rows = ref_index.clamp(min=0)
         k, v = torch.cat([k, ref_k[rows]], 1), torch.cat([v, ref_v[rows]], 1)
-        # A mask would rule out the flash kernels, so only where something is dropped. On a GPU the question itself waits for the device.
-        if bool((ref_index < 0).any()):
+        # A mask rules out the flash kernels, so only where something is dropped; but to ask a GPU would be to wait for it.
+        if ref_index.device.type != "cpu" or bool((ref_index < 0).any()):
             seen = torch.ones(q.shape[0], k.shape[1], dtype=torch.bool, device=q.device)
             seen[:, -ref_k.shape[1] :] = (ref_index >= 0)[:, None]
             mask = seen[:, None, None]
@@ -128,8 +130,6 @@ def multiview_attention(
     """
     _check(q, k, v, ref_k, ref_v, ref_index)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    if ref_k is not None and ref_index is None:
-        ref_index = torch.arange(q.shape[0], device=q.device)
     inputs = [x for x in (q, k, v, ref_k, ref_v) if x is not None]
     gradients = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
     if backend is None:
@@ -141,6 +141,8 @@ def multiview_attention(
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     if q.dtype == torch.float64:
         raise ValueError("the Triton kernels take float16, bfloat16 and float32, got float64; use backend='sdpa'")
+    if ref_k is not None and ref_index is None:
+        ref_index = torch.arange(q.shape[0], device=q.device)
     if gradients:
         return _Fused.apply(q, k, v, ref_k, ref_v, ref_index, scale, list(blocks))
     return torch.ops.gafcore.multiview_attention(q, k, v, ref_k, ref_v, ref_index, scale, list(blocks))[0]

@@ -24,7 +24,7 @@ class Views:
         input_last: The last of the frames is the input picture (ImageDream's pixel controller).
         record: Put every layer's keys and values into `references`: for the pass over the reference picture itself.
         references: What an earlier pass recorded, for the views' passes; None where the input picture is a frame or absent.
-        ref_index: [rows] the reference that each head sees, -1 for none.
+        ref_index: [rows] the reference that each head sees, -1 for none; None where each sees its own.
     """
 
     n_frames: int
@@ -92,8 +92,9 @@ class MultiViewAttnProcessor:
             frames_k, frames_v = (x.unflatten(0, (rows, views.n_frames)) for x in (k, v))
             ref_k, ref_v = frames_k[:, -1], frames_v[:, -1]
             index = torch.arange(rows, device=q.device)
-        if ref_k is None or index is None:
+        if ref_k is None:
             return multiview_attention(q, k, v, scale=scale)
+        index = torch.arange(rows, device=q.device) if index is None else index
         index = index[:, None].expand(-1, views.n_frames).clone()
         if views.input_last:
             index[:, -1] = -1  # the input picture has its own keys already

@@ -191,11 +191,13 @@ class MultiViewUNet(ModelMixin, ConfigMixin):
         return out.unflatten(0, (n_heads, n_frames))[:, : noisy.shape[1]]
 
     @staticmethod
-    def _ref_index(condition: ViewCondition, both: bool) -> Tensor:
-        """Each head's row in the references; -1 where its picture is dropped."""
+    def _ref_index(condition: ViewCondition, both: bool) -> Tensor | None:
+        """Each head's row in the references, -1 where its picture is dropped; None where each has its own and none is dropped."""
+        if condition.keep is None:
+            return None
         n_heads, device = len(condition.image_latents), condition.image_latents.device
         rows = torch.arange(n_heads, device=device) % (n_heads // 2 if both else n_heads)
-        return rows if condition.keep is None else torch.where(condition.keep.to(device), rows, -1)
+        return torch.where(condition.keep.to(device), rows, -1)
 
     def _frames(self, noisy: Tensor, condition: ViewCondition) -> Tensor:
         """[B, N (+ 1), channels, h, w]: noisy latents with their channels; the clean picture as the last frame."""
