@@ -112,6 +112,21 @@ def test_two_processes_give_the_gradient_of_one_with_twice_the_batch(tmp_path):
         check_equal(gradients(unet={"input_mode": mode}), (made[mode]["loss"], made[mode]["gradients"]))
 
 
+def test_bfloat16_stays_near_single_precision_and_leaves_single_weights():
+    plain, half = toy.trainer(steps=3), toy.trainer(steps=3, precision="bf16")
+    assert half.run().losses == pytest.approx(plain.run().losses, rel=0.05)
+    batch = toy.ToySamples()[0]
+    averaged = half.averaged()
+    assert all(p.dtype == torch.float32 for p in averaged.parameters())
+    assert type(averaged).forward is averaged.forward.__func__
+    with torch.no_grad():
+        from gafcore.diffusion.unet import ViewCondition
+
+        condition = ViewCondition(batch.image_latents[None], batch.clip[None], batch.channels[None], batch.viewmats[None])
+        args = (batch.latents[None], torch.tensor(400), condition)
+        torch.testing.assert_close(averaged(*args), plain.averaged()(*args), atol=0.02, rtol=0.05)
+
+
 def test_a_loss_that_is_no_number_stops(monkeypatch):
     made = toy.trainer()
     monkeypatch.setattr(type(made.parts.objective), "__call__", lambda *a: torch.full((4,), float("nan"), requires_grad=True))

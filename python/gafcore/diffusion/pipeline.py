@@ -116,7 +116,7 @@ class MultiViewHeadPipeline(DiffusionPipeline):
         """The model's output at timestep `t`, guided: for samplers, and for score distillation."""
         guided = guidance_scale != 1
         time = torch.tensor(t, device=latents.device)
-        out = self.unet(latents.to(self.unet.dtype), time, prepared.condition, prepared.references, both=guided)
+        out = self.unet(latents, time, prepared.condition, prepared.references, both=guided)
         if not guided:
             return out
         dropped, kept = out.chunk(2)
@@ -205,11 +205,11 @@ class MultiViewHeadPipeline(DiffusionPipeline):
         shape, device = (n_heads, n_views, *latent_shape), self._execution_device
         if latents is None:
             seeds = list(generator) if isinstance(generator, Sequence) else generator
-            noise = randn_tensor(shape, generator=seeds, device=device, dtype=self.unet.dtype)
+            noise = randn_tensor(shape, generator=seeds, device=device, dtype=torch.float32)
         elif tuple(latents.shape) != shape:
             raise ValueError(f"latents must be {list(shape)}, got {list(latents.shape)}")
         else:
-            noise = latents.to(device, self.unet.dtype)
+            noise = latents.to(device, torch.float32)
         if renders is None:
             return noise
         pictures = to_tensor("renders", renders, 5).to(device)

@@ -66,7 +66,9 @@ def train_prior(
             console.print(note, highlight=False, markup=False)
         print_estimate(trainer, opened, console)
     if resume:
-        console.print(f"resumed from {trainer.resume()}", highlight=False, markup=False)
+        path = trainer.resume()
+        if first:
+            console.print(f"resumed from {path}", highlight=False, markup=False)
     elif (out / "checkpoints").exists() and any((out / "checkpoints").iterdir()):
         raise InputError(f"{out}: holds checkpoints of another training; resume it, or name another folder")
     watch = _Watch(trainer, opened, out, console if first else None)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration
 from diffusers.training_utils import EMAModel
 from torch import nn
@@ -77,6 +78,8 @@ class Trainer:
 
     def __post_init__(self) -> None:
         c = self.config
+        # accelerate remembers the first precision of a process and refuses another; an autoencoder and a prior may want two.
+        AcceleratorState._reset_state()
         self.accelerator = Accelerator(
             mixed_precision=c.precision,
             cpu=self.cpu,
@@ -182,6 +185,8 @@ class Trainer:
     def averaged(self) -> nn.Module:
         """A copy of the model with the averaged weights, for validation and for what is saved."""
         model = copy.deepcopy(self.state.model)
+        for name in ("forward", "_original_forward"):  # accelerate's wrapper for autocast
+            model.__dict__.pop(name, None)
         if self.state.ema is not None:
             self.state.ema.copy_to(model.parameters())
         return model.eval()

@@ -130,7 +130,7 @@ class MultiViewUNet(ModelMixin, ConfigMixin):
 
     def image_tokens(self, condition: ViewCondition) -> Float[Tensor, "B M C"]:
         """The picture's tokens for cross-attention; zeros where it is dropped."""
-        tokens = self.tokens(condition.clip)
+        tokens = self.tokens(condition.clip.to(self.dtype))
         return tokens if condition.keep is None else tokens * condition.keep[:, None, None].to(tokens)
 
     def make_references(self, condition: ViewCondition) -> References | None:
@@ -140,9 +140,9 @@ class MultiViewUNet(ModelMixin, ConfigMixin):
         """
         if self.config.input_mode == "frame":
             return None
-        latents = condition.image_latents
+        latents = condition.image_latents.to(self.dtype)
         padding = latents.new_zeros(len(latents), self.unet.config.in_channels - latents.shape[1], *latents.shape[2:])
-        tokens = self.tokens(condition.clip)
+        tokens = self.tokens(condition.clip.to(self.dtype))
         pose = latents.new_zeros(len(latents), POSE_SIZE) if self.config.condition == "pose" else None
         views = Views(1).recording()
         time = torch.zeros(len(latents), dtype=torch.long, device=latents.device)
@@ -171,7 +171,8 @@ class MultiViewUNet(ModelMixin, ConfigMixin):
         Raises:
             ValueError: The condition lacks what the model is conditioned on, or sizes do not fit.
         """
-        condition = self._checked(noisy, condition)
+        condition, given = self._checked(noisy, condition), noisy.dtype
+        noisy = noisy.to(self.dtype)  # samplers keep their latents in single precision
         as_frame = self.config.input_mode == "frame"
         if not as_frame:
             references = {} if references is None else references
@@ -188,7 +189,7 @@ class MultiViewUNet(ModelMixin, ConfigMixin):
         out = self.unet(
             frames.flatten(0, 1), times, tokens, class_labels=self._poses(condition, n_frames), cross_attention_kwargs={"views": views}
         ).sample
-        return out.unflatten(0, (n_heads, n_frames))[:, : noisy.shape[1]]
+        return out.unflatten(0, (n_heads, n_frames))[:, : noisy.shape[1]].to(given)
 
     @staticmethod
     def _ref_index(condition: ViewCondition, both: bool) -> Tensor | None:

@@ -72,10 +72,11 @@ class LatentUpsampler(ModelMixin, ConfigMixin):
         """
         if noisy.shape[-2:] != tuple(2 * n for n in low.shape[-2:]) or noisy.shape[:2] != low.shape[:2]:
             raise ValueError(f"noisy must have twice the height and width of low, got {list(noisy.shape)} and {list(low.shape)}")
+        given, noisy, low = noisy.dtype, noisy.to(self.dtype), low.to(self.dtype)  # samplers keep their latents in single precision
         large = torch.nn.functional.interpolate(low, scale_factor=2, mode="nearest")
         level = noise_level.to(noisy.device).expand(len(noisy))
         embedding = self.level_embedding(self.level_proj(level).to(noisy.dtype))
-        return self.unet(torch.cat([noisy, large], 1), timestep.to(noisy.device), class_labels=embedding).sample
+        return self.unet(torch.cat([noisy, large], 1), timestep.to(noisy.device), class_labels=embedding).sample.to(given)
 
 
 def upsample(
