@@ -134,6 +134,7 @@ class MultiViewHeadPipeline(DiffusionPipeline):
         visibility: Tensor | None = None,
         viewmats: Tensor | None = None,
         latents: Tensor | None = None,
+        prepared: Prepared | None = None,
         num_inference_steps: int = 50,
         guidance_scale: float = GUIDANCE,
         generator: Generators = None,
@@ -154,6 +155,7 @@ class MultiViewHeadPipeline(DiffusionPipeline):
             visibility: [N, H, W] or [B, N, H, W]: where `warp` is known.
             viewmats: [N, 4, 4] or [B, N, 4, 4], for models conditioned on poses.
             latents: Noise to start from instead of drawing it, [B, N, C, h, w].
+            prepared: From `prepare`, for the same picture and views: spares encoding them again.
             num_inference_steps: Steps for the whole schedule: 50 is GAF's stride of 20.
             guidance_scale: 1 is none.
             generator: One, or one for each head; on the CPU it gives the same noise on every device.
@@ -168,13 +170,14 @@ class MultiViewHeadPipeline(DiffusionPipeline):
         """
         self._check(renders, strength, output_type, num_inference_steps, callback_on_step_end_tensor_inputs)
         pictures, normals = to_tensor("image", image, 4), _normals(normal_maps)
-        prepared = self.prepare(
-            pictures,
-            normals,
-            warp=None if warp is None else to_tensor("warp", warp, 5),
-            visibility=visibility[None] if visibility is not None and visibility.dim() == 3 else visibility,
-            viewmats=viewmats[None] if viewmats is not None and viewmats.dim() == 3 else viewmats,
-        )
+        if prepared is None:
+            prepared = self.prepare(
+                pictures,
+                normals,
+                warp=None if warp is None else to_tensor("warp", warp, 5),
+                visibility=visibility[None] if visibility is not None and visibility.dim() == 3 else visibility,
+                viewmats=viewmats[None] if viewmats is not None and viewmats.dim() == 3 else viewmats,
+            )
         times = self._timesteps(strength, num_inference_steps)
         x = self._start(prepared, normals.shape[1], renders, times[0], latents, generator)
         schedule = self.schedule
