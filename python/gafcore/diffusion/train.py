@@ -97,7 +97,7 @@ class _Watch:
     def __post_init__(self) -> None:
         self.started, self.begun_at, self.shown = time.monotonic(), self.trainer.state.step, 0.0
 
-    def __call__(self, step: int, loss: float) -> None:
+    def __call__(self, step: int, _loss: float) -> None:
         c = self.trainer.config
         if self.console is None:
             return

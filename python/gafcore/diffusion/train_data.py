@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, overload
 
@@ -19,6 +20,7 @@ from gafcore.diffusion.shards import INDEX, ShardSet, fingerprint
 from gafcore.diffusion.train_config import TrainConfig
 from gafcore.diffusion.train_parts import Parts
 from gafcore.errors import InputError, MissingError
+from gafcore.rigs import load_rig
 from gafcore.types import Capture
 
 _SYNTHETIC = re.compile(r"^synthetic:(\d+)(?:-(\d+))?$")
@@ -138,10 +140,25 @@ def about(config: TrainConfig, parts: Parts) -> dict[str, Any]:
 def pictures_of(names: Sequence[str], config: TrainConfig) -> SampleSet:
     """Samples with pictures, from captures."""
     captures = captures_of(names, config.picture_size)
+    if len(names) == 1 and names[0].startswith("people:"):
+        return _people(names[0], config)
     carry = None
     if config.model == "multiview" and config.condition == "warp":
-        from gafcore.diffusion.small.warp import carry  # type: ignore[import-not-found,no-redef]
+        if config.picture_size & (config.picture_size - 1):
+            raise InputError(f"carrying a picture to other views needs a picture_size that is a power of two, got {config.picture_size}")
+        carry = import_module("gafcore.diffusion.small.warp").carry
     return CaptureSamples(captures, config.picture_size, config.n_views, config.per_capture, config.seed, carry=carry)
+
+
+def _people(name: str, config: TrainConfig) -> SampleSet:
+    """The small prior's own data: "people:1000", made when asked for, with warped pictures, at the one size they have."""
+    if not name.removeprefix("people:").isdecimal():
+        raise InputError(f"{name!r}: these are named by how many, as in people:1000")
+    samples = import_module("gafcore.diffusion.small.samples").SyntheticPeople(load_rig("procedural"), int(name.removeprefix("people:")))
+    n_views, size = samples[0].targets.shape[:2]
+    if (n_views, size) != (config.n_views, config.picture_size):
+        raise InputError(f"{name}: has {n_views} views of {size} pixels; set n_views and picture_size to these")
+    return samples
 
 
 def open_data(names: Sequence[str], config: TrainConfig, parts: Parts) -> TrainData:
