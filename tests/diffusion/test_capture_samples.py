@@ -15,7 +15,8 @@ from gafcore.rigs import load_rig
 from gafcore.types import Camera
 
 pytest.importorskip("diffusers", reason="the extra `diffusion` is not installed")
-from gafcore.diffusion.train_data import _all_views, captures_of
+from gafcore.diffusion.train_config import TrainConfig
+from gafcore.diffusion.train_data import _all_views, captures_of, pictures_of
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +142,10 @@ def test_folders_in_vhaps_layout(capture, tmp_path):
     assert got.timestep == want.timestep
     torch.testing.assert_close(got.normals, want.normals, atol=1e-3, rtol=0)
     torch.testing.assert_close(got.targets, want.targets, atol=0.01, rtol=0)
+
+
+def test_wrong_names_of_data():
+    with pytest.raises(InputError, match="by how many, as in people:1000"):
+        pictures_of(["people:some"], TrainConfig())
+    with pytest.raises(InputError, match="a power of two, got 48"):
+        pictures_of(["synthetic:1"], TrainConfig(condition="warp", picture_size=48))

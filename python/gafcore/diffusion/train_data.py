@@ -139,10 +139,9 @@ def about(config: TrainConfig, parts: Parts) -> dict[str, Any]:
 
 def pictures_of(names: Sequence[str], config: TrainConfig) -> SampleSet:
     """Samples with pictures, from captures."""
-    captures = captures_of(names, config.picture_size)
     if len(names) == 1 and names[0].startswith("people:"):
         return _people(names[0], config)
-    carry = None
+    captures, carry = captures_of(names, config.picture_size), None
     if config.model == "multiview" and config.condition == "warp":
         if config.picture_size & (config.picture_size - 1):
             raise InputError(f"carrying a picture to other views needs a picture_size that is a power of two, got {config.picture_size}")
