@@ -37,7 +37,7 @@ $(VENV)/.installed: $(SOURCES) requirements/constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.installed
-	$(PIP_INSTALL) '.[test,track]'
+	$(PIP_INSTALL) '.[test,track,diffusion,tensorboard]'
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.installed

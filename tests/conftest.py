@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+# Before anything imports Triton, which decides at import: without a GPU its kernels run in its interpreter.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -27,8 +27,10 @@ def commands() -> Any:
     from gafcore.cli.render import Render
     from gafcore.cli.synth import Synth
     from gafcore.cli.track import Track
+    from gafcore.cli.train_prior import TrainPrior
 
-    named = {"demo": Demo, "synth": Synth, "track": Track, "fit": Fit, "eval": Eval, "render": Render, "bench": Bench, "doctor": Doctor}
+    named = {"demo": Demo, "synth": Synth, "track": Track, "fit": Fit, "eval": Eval, "render": Render}
+    named |= {"train-prior": TrainPrior, "bench": Bench, "doctor": Doctor}
     kinds = [Annotated[cls, tyro.conf.subcommand(name, description=cls.__doc__, prefix_name=False)] for name, cls in named.items()]
     return functools.reduce(operator.or_, kinds)
 
