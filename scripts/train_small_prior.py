@@ -32,11 +32,11 @@ class Make:
     """Work folder: people, checkpoints, log."""
     out: Path = Path("small_prior.safetensors")
     """What `export` writes."""
-    train_people: int = 1536
+    train_people: int = 1024
     test_people: int = 64
     part: int = 0
     parts: int = 1
-    steps: int = 5000
+    steps: int = 3600
     start: Path | None = None
     """Weights that diffusion begins with; those of the finished regression by default."""
 

@@ -72,12 +72,13 @@ class Batch:
 class GrowingPeople:
     """The people of a folder for training. Early epochs draw from the first ones only, so training may begin while later ones are made.
 
-    Epoch e draws from the first `first_epoch` (e + 1), until `total`.
+    The first `patience` epochs draw from the first `first_epoch`, the next from twice as many, and so on until `total`.
     """
 
     folder: Path
     total: int
     first_epoch: int = 512
+    patience: int = 6
     first_seed: int = TRAIN_SEED
     _arrays: dict[str, np.ndarray] = field(default_factory=dict)
     _orders: dict[tuple[int, int], list[int]] = field(default_factory=dict)
@@ -87,7 +88,7 @@ class GrowingPeople:
         epoch, size = 0, min(self.first_epoch, self.total)
         while n >= size:
             n, epoch = n - size, epoch + 1
-            size = min(self.first_epoch * (epoch + 1), self.total)
+            size = min(self.first_epoch * (1 + epoch // self.patience), self.total)
         if (seed, epoch) not in self._orders:
             self._orders = {(seed, epoch): torch.randperm(size, generator=generator(seed, f"order {epoch}")).tolist()}
         return self._orders[seed, epoch][n]
