@@ -32,11 +32,11 @@ class Make:
     """Work folder: people, checkpoints, log."""
     out: Path = Path("small_prior.safetensors")
     """What `export` writes."""
-    train_people: int = 1024
+    train_people: int = 640
     test_people: int = 64
     part: int = 0
     parts: int = 1
-    steps: int = 3600
+    steps: int = 2800
     start: Path | None = None
     """Weights that diffusion begins with; those of the finished regression by default."""
 
@@ -54,7 +54,7 @@ def main(args: Make) -> None:
     else:
         people = GrowingPeople(args.folder, args.train_people)
         regression = args.stage == "regression"
-        config = TrainConfig(task=args.stage, steps=args.steps, learning_rate=1e-3 if regression else 7e-4)
+        config = TrainConfig(task=args.stage, steps=args.steps, learning_rate=8e-4 if regression else 6e-4)
         start = None if regression else args.start or args.folder / "regression" / "weights.safetensors"
         train(people, config, args.folder / args.stage, start=start, report=_log())
 

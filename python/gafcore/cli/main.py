@@ -19,6 +19,7 @@ from gafcore.errors import GafError
 
 def commands() -> Any:
     """The union type that tyro makes subcommands of. Imported here, so that `import gafcore` stays light."""
+    from gafcore.cli.ablate import Ablate
     from gafcore.cli.bench import Bench
     from gafcore.cli.demo import Demo
     from gafcore.cli.doctor import Doctor
@@ -28,7 +29,8 @@ def commands() -> Any:
     from gafcore.cli.synth import Synth
     from gafcore.cli.track import Track
 
-    named = {"demo": Demo, "synth": Synth, "track": Track, "fit": Fit, "eval": Eval, "render": Render, "bench": Bench, "doctor": Doctor}
+    named = {"demo": Demo, "synth": Synth, "track": Track, "fit": Fit, "eval": Eval, "render": Render}
+    named |= {"ablate": Ablate, "bench": Bench, "doctor": Doctor}
     kinds = [Annotated[cls, tyro.conf.subcommand(name, description=cls.__doc__, prefix_name=False)] for name, cls in named.items()]
     return functools.reduce(operator.or_, kinds)
 

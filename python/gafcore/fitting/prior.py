@@ -56,6 +56,7 @@ class PriorViews:
         weight: Scales the loss of these views.
         timestep: The moment they show; that of the request's frame where absent.
         background: RGB behind the head in the targets; the request's where absent.
+        squared: Compare by the mean squared difference, times 0.5, instead of L_img: score distillation.
     """
 
     cameras: Sequence[Camera]
@@ -63,6 +64,7 @@ class PriorViews:
     weight: float = 1.0
     timestep: int | None = None
     background: Float[Tensor, "3"] | None = None
+    squared: bool = False
 
 
 class Prior(Protocol):

@@ -20,12 +20,13 @@ from gafcore.avatars.frames import checked_image, checked_mask, describe
 from gafcore.cameras import resize, stack
 from gafcore.captures.synthetic.noise import uniform
 from gafcore.diffusion.small.conditions import Conditions, prepare, random_views
-from gafcore.diffusion.small.prior import SmallPrior
+from gafcore.diffusion.small.prior import SmallPrior, load_prior
 from gafcore.errors import InputError
 from gafcore.fitting.prior import PriorRequest, PriorViews
 from gafcore.types import Camera
 
 _SUPERSAMPLED = 2  # the avatar is rendered so many times as large and averaged: splats are not widened to the prior's coarse pixels
+_STEPS = 10  # of the whole schedule, as GAF's t/20 of 1000 would be 50: more do not help this prior
 _SET = ("targets", "viewmats", "Ks", "timestep", "background")
 
 
@@ -37,11 +38,11 @@ class PseudoConfig:
     """Of L_img on the prior's views (GAF: 1)."""
     refresh_every: int = 10
     """Iterations between new sets of pseudo ground truths (GAF: 1)."""
-    prior_start: Literal["regression", "refined", "render"] = "regression"
-    """Where targets come from: the one-pass regression; the same, noised and denoised for sharpness; or the avatar's own renders, noised
-    and denoised (GAF)."""
+    prior_start: Literal["regression", "refined", "render", "sds"] = "regression"
+    """Where targets come from: the one-pass regression; the same, noised and denoised for sharpness; the avatar's own renders, noised
+    and denoised (GAF); or, every iteration anew, one step from the noised render and a squared loss (score distillation)."""
     prior_levels: tuple[float, float] = (0.25, 0.5)
-    """Range of the noise levels (GAF: 0.02 to 0.98, from renders)."""
+    """Range of the noise levels (GAF: 0.02 to 0.98)."""
     prior_views: int = 1
     """Views compared in an iteration, of the four in a set (GAF: 4)."""
     prior_mb: int = 16
@@ -54,6 +55,17 @@ class PseudoConfig:
         for name in ("refresh_every", "prior_views", "prior_mb"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+def make_prior(name: str, config: PseudoConfig = PseudoConfig()) -> PseudoTruths | None:
+    """The prior that a flag names: "small" for the shipped one, "none", or a file that scripts/train_small_prior.py wrote.
+
+    Raises:
+        MissingError, InputError: As `load_prior`.
+    """
+    if name == "none":
+        return None
+    return PseudoTruths(load_prior(None if name == "small" else name), config)
 
 
 class PseudoTruths:
@@ -75,9 +87,10 @@ class PseudoTruths:
         return digest.hexdigest()
 
     def __call__(self, request: PriorRequest) -> PriorViews:
-        if (request.iteration - 1) % self.config.refresh_every == 0:
+        distilling = self.config.prior_start == "sds"
+        if distilling or (request.iteration - 1) % self.config.refresh_every == 0:
             self._pool.append(self._made(request))
-            del self._pool[: -self.capacity]
+            del self._pool[: -1 if distilling else -self.capacity]
         chosen = self._pool[int(torch.randint(len(self._pool), (), generator=request.generator))]
         views = torch.randperm(self.prior.n_views, generator=request.generator)[: self.config.prior_views].tolist()
         size = _SUPERSAMPLED * self.prior.size
@@ -87,6 +100,7 @@ class PseudoTruths:
             weight=self.config.prior_weight,
             timestep=int(chosen["timestep"]),
             background=chosen["background"],
+            squared=distilling,
         )
 
     def state(self) -> dict[str, Tensor]:
@@ -112,7 +126,7 @@ class PseudoTruths:
     def _views(self, request: PriorRequest, given: Conditions, cameras: list[Camera], background: Tensor) -> Float[Tensor, "1 N 3 H W"]:
         conditions = (given.image, given.fill, given.conditions)
         kind, rng = self.config.prior_start, request.generator
-        if kind == "render":
+        if kind in ("render", "sds"):
             fine = [resize(c, _SUPERSAMPLED * c.width, _SUPERSAMPLED * c.height) for c in cameras]
             renders = request.render(fine, background).permute(0, 3, 1, 2)
             start = 2 * torch.nn.functional.avg_pool2d(renders, _SUPERSAMPLED)[None].clamp(0, 1) - 1
@@ -120,7 +134,8 @@ class PseudoTruths:
             start = self.prior.regress(*conditions)
         if kind == "regression":
             return start
-        return self.prior.denoise(*conditions, start, uniform(rng, *self.config.prior_levels), generator=rng)
+        level = uniform(rng, *self.config.prior_levels)
+        return self.prior.denoise(*conditions, start, level, generator=rng, steps=1 if kind == "sds" else _STEPS)
 
 
 def _cut_out(request: PriorRequest) -> Float[Tensor, "H W 4"]:

@@ -201,7 +201,10 @@ def _prior_loss(
     background = request.background if views.background is None else views.background
     view = draw(pose_on(avatar, vertices), views.cameras, background)
     image = _averaged(corrected(view, background, None if color is None else color.detach()), views.targets)
-    return views.weight * image_loss(image, views.targets.detach(), config.loss, terms.perceptual)
+    targets = views.targets.detach()
+    if views.squared:
+        return views.weight * 0.5 * (image - targets).square().mean()
+    return views.weight * image_loss(image, targets, config.loss, terms.perceptual)
 
 
 def _averaged(image: Float[Tensor, "C H W 3"], targets: Float[Tensor, "C h w 3"]) -> Float[Tensor, "C h w 3"]:

@@ -29,9 +29,9 @@ class TrainConfig:
     """What decides the weights."""
 
     task: Literal["regression", "diffusion"] = "regression"
-    steps: int = 5000
-    batch: int = 4
-    learning_rate: float = 1e-3
+    steps: int = 2800
+    batch: int = 2
+    learning_rate: float = 8e-4
     warmup: int = 100
     ema: float = 0.998
     weight_decay: float = 0.01
