@@ -1,9 +1,14 @@
 """Make the shipped prior again: people, regression, diffusion, one file. docs/small_prior.md has the commands and what came of them.
 
-python scripts/train_small_prior.py people FOLDER            # 15 core-minutes; --part 0 --parts 2 shares the work
-python scripts/train_small_prior.py regression FOLDER        # 25 core-minutes
-python scripts/train_small_prior.py diffusion FOLDER         # 25 core-minutes, from the regression's weights
-python scripts/train_small_prior.py export FOLDER OUT
+    python scripts/train_small_prior.py people FOLDER --part 0 --parts 2 &
+    python scripts/train_small_prior.py people FOLDER --part 1 --parts 2
+    python scripts/train_small_prior.py regression FOLDER --part 0 --parts 2 &
+    python scripts/train_small_prior.py regression FOLDER --part 1 --parts 2
+    python scripts/train_small_prior.py diffusion FOLDER --part 0 --parts 2 &       # from the regression's weights
+    python scripts/train_small_prior.py diffusion FOLDER --part 1 --parts 2
+    python scripts/train_small_prior.py export FOLDER --out small_prior.safetensors
+
+The number of processes decides the result, for each draws batches of its own; the same number gives the same bits.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+import torch.distributed as dist
 import tyro
 from safetensors.torch import load_file
 
@@ -52,14 +58,17 @@ def main(args: Make) -> None:
         info = {"people": args.train_people, "first_seed": TRAIN_SEED, "steps": args.steps}
         save_prior(args.out, weights, NetworkConfig(), info)
     else:
+        if args.parts > 1:
+            store = (args.folder / f"{args.stage}.store").absolute()
+            dist.init_process_group("gloo", init_method=f"file://{store}", rank=args.part, world_size=args.parts)
         people = GrowingPeople(args.folder, args.train_people)
         regression = args.stage == "regression"
-        config = TrainConfig(task=args.stage, steps=args.steps, learning_rate=8e-4 if regression else 6e-4)
+        config = TrainConfig(task=args.stage, steps=args.steps, learning_rate=8e-4 if regression else 5e-4)
         start = None if regression else args.start or args.folder / "regression" / "weights.safetensors"
         train(people, config, args.folder / args.stage, start=start, report=_log())
 
 
-def _log(every: int = 50) -> Callable[[int, float], None]:
+def _log(every: int = 20) -> Callable[[int, float], None]:
     """Prints the mean loss and the processor time a step."""
     losses: list[float] = []
     since = time.process_time()

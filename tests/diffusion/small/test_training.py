@@ -37,14 +37,12 @@ def test_stopped_and_resumed_equals_uninterrupted(people_folder, tmp_path, task)
 
 
 def test_regression_learns_what_tells_views_from_their_fill(people_folder, tmp_path):
-    """Views are the negatives of their fills: the loss falls far below that of the fill itself, which the first step has."""
+    """Views are brighter than their fills: the loss falls far below that of the fill itself, which the first step has."""
     people, losses = GrowingPeople(people_folder, 4), []
     arrays = people.including(3)
-    arrays["targets"][..., :3], arrays["targets"][..., 3] = 255 - arrays["fill"], 255
-    arrays["normals"][..., 2] = -127
-    config = replace(QUICK, steps=60, learning_rate=1e-2)
-    train(people, config, tmp_path, report=lambda _, loss: losses.append(loss))
-    assert sum(losses[-10:]) < 0.7 * sum(losses[:3]) / 3 * 10
+    arrays["fill"][:], arrays["targets"][..., :3], arrays["targets"][..., 3], arrays["normals"][..., 2] = 64, 192, 255, -127
+    train(people, replace(QUICK, steps=25, learning_rate=2e-2), tmp_path, report=lambda _, loss: losses.append(loss))
+    assert losses[0] > 0.2 and sum(losses[-5:]) / 5 < 0.3 * losses[0]
 
 
 def test_another_trainings_checkpoint_is_refused(people_folder, tmp_path):

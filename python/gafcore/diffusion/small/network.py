@@ -1,8 +1,11 @@
 """The small prior's network: fills in and corrects the input's colours carried through the rig, four views at once, in pixel space.
 
 Pixels become tokens twice: 4x4 blocks to 16x16 feature maps for the convolutions, and 2x2 of those to 8x8 tokens for attention over
-all views and the input picture (GAF's 3D attention). The answer is a correction of the filled warp, zero before training, so training
-starts from the best that can be had without learning.
+all views and the input picture (GAF's 3D attention). Heads lie in the same place in all pictures, so the input's tokens are also handed
+to the views directly, place by place and as their mean: hair colour and style need not be found by attention first.
+
+The answer is a layer of colour laid over the filled warp, nearly transparent before training: training starts from the best that can be
+had without learning, and where hair hides the background the network need not know the background's colour to take it away.
 """
 
 from __future__ import annotations
@@ -14,9 +17,10 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import pixel_shuffle, pixel_unshuffle, scaled_dot_product_attention, silu
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle, relu, scaled_dot_product_attention, silu
 
 _BLOCK_PX = 4  # side of the block of pixels that the first convolution sees as channels
+_FIRST_COVER = -4.0  # logit of the layer's opacity before training: 2 %
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class AttentionBlock(nn.Module):
     def forward(self, x: Float[Tensor, "B L C"]) -> Float[Tensor, "B L C"]:
         q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
         x = x + self.out(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-        return x + self.shrink(nn.functional.gelu(self.grow(self.norm2(x)), approximate="tanh"))
+        return x + self.shrink(relu(self.grow(self.norm2(x))))
 
 
 class SmallPriorNetwork(nn.Module):
@@ -99,11 +103,12 @@ class SmallPriorNetwork(nn.Module):
         self.to_tokens = nn.Conv2d(c.width, c.token_width, 2, stride=2)
         self.place = nn.Parameter(0.02 * torch.randn(1, 1, cells, c.token_width))
         self.role = nn.Parameter(0.02 * torch.randn(1, 2, 1, c.token_width))  # input picture, target view
+        self.here, self.anywhere = nn.Linear(c.token_width, c.token_width), nn.Linear(c.token_width, c.token_width)
         self.attention = nn.ModuleList(AttentionBlock(c.token_width, c.head_width) for _ in range(c.attention_blocks))
         self.from_tokens = nn.Conv2d(c.token_width, 4 * c.width, 1)
         self.join = nn.Conv2d(2 * c.width, c.width, 1)
         self.after = nn.ModuleList(ConvBlock(c.width, embedding) for _ in range(c.conv_blocks))
-        self.norm_out, self.out = nn.GroupNorm(8, c.width), nn.Conv2d(c.width, 3 * area, 3, padding=1)
+        self.norm_out, self.out = nn.GroupNorm(8, c.width), nn.Conv2d(c.width, 4 * area, 3, padding=1)
         for last in self.out.parameters():
             nn.init.zeros_(last)
 
@@ -121,7 +126,7 @@ class SmallPriorNetwork(nn.Module):
             noisy: Views with noise; zeros for regression.
             level: Noise level t of each set, or `REGRESSION`.
             image: The input picture and the rig's normals in its camera; zeros where dropped.
-            fill: The warped and filled colours, to which the answer is relative.
+            fill: The warped and filled colours, over which the answer is laid.
             conditions: Visibility and normals.
         """
         b, n = noisy.shape[:2]
@@ -136,8 +141,8 @@ class SmallPriorNetwork(nn.Module):
         views = self.join(torch.cat([views, skip], 1))
         for block in self.after:
             views = block(views, levels[b:])
-        change = pixel_shuffle(self.out(silu(self.norm_out(views))), _BLOCK_PX)
-        return fill + change.unflatten(0, (b, n))
+        layer = pixel_shuffle(self.out(silu(self.norm_out(views))), _BLOCK_PX).unflatten(0, (b, n)).to(fill.dtype)
+        return torch.lerp(fill, layer[:, :, :3], torch.sigmoid(layer[:, :, 3:] + _FIRST_COVER))
 
     def _attend(self, maps: Tensor, b: int, n: int) -> Tensor:
         """[b + b n, C, 16, 16] maps, pictures first, to [b n, C, 16, 16] of the views."""
@@ -145,6 +150,7 @@ class SmallPriorNetwork(nn.Module):
         side = tokens.shape[-1]
         tokens = tokens.flatten(2).transpose(1, 2)
         image, views = tokens[:b, None], tokens[b:].unflatten(0, (b, n))
+        views = views + self.here(image) + self.anywhere(image.mean(2, keepdim=True))
         x = torch.cat([image + self.role[:, :1], views + self.role[:, 1:]], 1) + self.place
         x = x.flatten(1, 2)
         for block in self.attention:

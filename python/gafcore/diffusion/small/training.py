@@ -1,4 +1,7 @@
-"""Training of the small prior: one process, one thread, bfloat16 where the processor is fast at it; resumable to the same bits."""
+"""Training of the small prior: one thread a process, bfloat16 where the processor is fast at it; resumable to the same bits.
+
+Where `torch.distributed` is initialised, its processes share the work: each draws its own batch, and gradients are averaged.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+import torch.distributed as dist
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -68,22 +72,36 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint, weights = folder / "checkpoint.safetensors", folder / "weights.safetensors"
     first = _load(checkpoint, network, optimizer, average, config) if checkpoint.exists() else 0
+    world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
+    if world > 1:
+        dist.barrier()  # nobody writes the checkpoint before all have read it
     for step in range(first, config.steps):
         for group in optimizer.param_groups:
             group["lr"] = rate(config, step)
-        batch = training_batch(people, config.batch, config.network.views, config.seed, step)
-        loss = _loss(network, batch, config, step)
+        draw = world * step + rank
+        batch = training_batch(people, config.batch, config.network.views, config.seed, draw)
+        loss = _loss(network, batch, config, draw)
         optimizer.zero_grad()
         loss.backward()
+        if world > 1:
+            _share_gradients(network, world)
         clip_grad_norm_(network.parameters(), config.clip)
         optimizer.step()
         _average(average, network, min(config.ema, (1 + step) / (10 + step)))
         report(step + 1, float(loss.detach()))
-        if (step + 1) % checkpoint_every == 0 or step + 1 == config.steps:
+        if rank == 0 and ((step + 1) % checkpoint_every == 0 or step + 1 == config.steps):
             _save(checkpoint, network, optimizer, average, config, step + 1)
             with atomic_path(weights) as temporary:
                 save_file(average, temporary, {"step": str(step + 1)})
     return weights
+
+
+def _share_gradients(network: SmallPriorNetwork, world: int) -> None:
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients])
+    dist.all_reduce(flat)
+    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient) / world)
 
 
 def rate(config: TrainConfig, step: int) -> float:
