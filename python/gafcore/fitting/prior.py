@@ -56,6 +56,7 @@ class PriorViews:
         weight: Scales the loss of these views.
         timestep: The moment they show; that of the request's frame where absent.
         background: RGB behind the head in the targets; the request's where absent.
+        mask: Weights of pixels, 0 to 1; the loss shrinks with their mean. All 1 where absent.
         squared: Compare by the mean squared difference, times 0.5, instead of L_img: score distillation.
     """
 
@@ -64,6 +65,7 @@ class PriorViews:
     weight: float = 1.0
     timestep: int | None = None
     background: Float[Tensor, "3"] | None = None
+    mask: Float[Tensor, "C h w"] | None = None
     squared: bool = False
 
 

@@ -27,7 +27,7 @@ from gafcore.types import Camera
 
 _SUPERSAMPLED = 2  # the avatar is rendered so many times as large and averaged: splats are not widened to the prior's coarse pixels
 _STEPS = 10  # of the whole schedule, as GAF's t/20 of 1000 would be 50: more do not help this prior
-_SET = ("targets", "viewmats", "Ks", "timestep", "background")
+_SET = ("targets", "seen", "viewmats", "Ks", "timestep", "background")
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class PseudoConfig:
     and denoised (GAF); or, every iteration anew, one step from the noised render and a squared loss (score distillation)."""
     prior_levels: tuple[float, float] = (0.25, 0.5)
     """Range of the noise levels (GAF: 0.02 to 0.98)."""
+    prior_seen: float = 0.1
+    """Weight of pixels whose surface the training picture shows, relative to the others: it shows them better (GAF: 1)."""
     prior_views: int = 1
     """Views compared in an iteration, of the four in a set (GAF: 4)."""
     prior_mb: int = 16
@@ -52,6 +54,8 @@ class PseudoConfig:
         low, high = self.prior_levels
         if not 0 < low <= high <= 1:
             raise InputError(f"prior_levels must be 0 < low <= high <= 1, got {low} and {high}")
+        if not 0 <= self.prior_seen <= 1:
+            raise InputError(f"prior_seen must be 0 to 1, got {self.prior_seen}")
         for name in ("refresh_every", "prior_views", "prior_mb"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -74,7 +78,7 @@ class PseudoTruths:
     def __init__(self, prior: SmallPrior, config: PseudoConfig = PseudoConfig()) -> None:
         self.prior, self.config = prior, config
         self._pool: list[dict[str, Tensor]] = []
-        set_bytes = prior.n_views * (prior.size**2 * 3 + 4 * (16 + 9)) + 64
+        set_bytes = prior.n_views * (prior.size**2 * 4 + 4 * (16 + 9)) + 64
         self.capacity = max(1, config.prior_mb * 1_000_000 // set_bytes)
 
     @property
@@ -100,6 +104,7 @@ class PseudoTruths:
             weight=self.config.prior_weight,
             timestep=int(chosen["timestep"]),
             background=chosen["background"],
+            mask=None if distilling else 1 - (1 - self.config.prior_seen) * chosen["seen"][views].float(),
             squared=distilling,
         )
 
@@ -121,7 +126,9 @@ class PseudoTruths:
         targets = self._views(request, given, cameras, background)[0].permute(0, 2, 3, 1)
         viewmats, Ks = stack([resize(c, _SUPERSAMPLED * c.width, _SUPERSAMPLED * c.height) for c in cameras])
         values = ((targets + 1) * 127.5 + 0.5).clamp(0, 255).to(torch.uint8)
-        return dict(targets=values, viewmats=viewmats, Ks=Ks, timestep=torch.tensor(request.frame.timestep), background=background)
+        seen = (given.conditions[0, :, 0] > 0.5).to(torch.uint8)
+        cameras_and_moment = dict(viewmats=viewmats, Ks=Ks, timestep=torch.tensor(request.frame.timestep))
+        return dict(targets=values, seen=seen, background=background, **cameras_and_moment)
 
     def _views(self, request: PriorRequest, given: Conditions, cameras: list[Camera], background: Tensor) -> Float[Tensor, "1 N 3 H W"]:
         conditions = (given.image, given.fill, given.conditions)

@@ -204,7 +204,8 @@ def _prior_loss(
     targets = views.targets.detach()
     if views.squared:
         return views.weight * 0.5 * (image - targets).square().mean()
-    return views.weight * image_loss(image, targets, config.loss, terms.perceptual)
+    share = 1.0 if views.mask is None else float(views.mask.mean())
+    return views.weight * share * image_loss(image, targets, config.loss, terms.perceptual, views.mask)
 
 
 def _averaged(image: Float[Tensor, "C H W 3"], targets: Float[Tensor, "C h w 3"]) -> Float[Tensor, "C h w 3"]:
