@@ -43,6 +43,8 @@ class Make:
     part: int = 0
     parts: int = 1
     steps: int = 2800
+    stop: int | None = None
+    """Stop after so many steps, on the schedule of `steps`."""
     start: Path | None = None
     """Weights that diffusion begins with; those of the finished regression by default."""
 
@@ -65,7 +67,7 @@ def main(args: Make) -> None:
         regression = args.stage == "regression"
         config = TrainConfig(task=args.stage, steps=args.steps, learning_rate=8e-4 if regression else 5e-4)
         start = None if regression else args.start or args.folder / "regression" / "weights.safetensors"
-        train(people, config, args.folder / args.stage, start=start, report=_log())
+        train(people, config, args.folder / args.stage, start=start, stop=args.stop, report=_log())
 
 
 def _log(every: int = 20) -> Callable[[int, float], None]:

@@ -12,7 +12,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from gafcore.avatars.hair import scalp_direction
 from gafcore.captures.synthetic.capture import make_model
 from gafcore.captures.synthetic.look import random_look
 from gafcore.captures.synthetic.motion import random_identity, random_motion
@@ -20,7 +19,7 @@ from gafcore.captures.synthetic.noise import generator, normal, uniform
 from gafcore.captures.synthetic.render import render_views
 from gafcore.diffusion.small.views import HeadPose, head_pose, view_camera
 from gafcore.diffusion.small.warp import Carried, carry
-from gafcore.mesh import normal_map
+from gafcore.mesh import normal_map, vertex_normals
 from gafcore.rigs.base import Rig
 from gafcore.types import Camera, RigParams
 
@@ -29,6 +28,7 @@ INPUT_SIZE = 128  # colours are carried from a picture of twice the resolution, 
 N_VIEWS = 8  # made of each person; a training set is four of them
 _DETAIL = 0.25  # of hair and shadows: enough for 64 pixels, and three times as fast
 _N_MOMENTS = 24
+_SMOOTHING = 4  # rounds of averaging over neighbours: the hairline is a slope, not a step
 # Thickness of hair that the fit finds for a style, metres (avatars/hair.py), about.
 _THICKNESS_M = {"bald": 0.0, "buzz": 0.003, "short": 0.012, "curly": 0.022, "bob": 0.015, "bun": 0.010}
 
@@ -85,10 +85,21 @@ def _tracked(rig: Rig, params: RigParams, style: str, rng: torch.Generator) -> R
     translation = params.translation + 0.0015 * normal(rng, 1, 3)
     noisy = replace(params, shape=shape, expr=expr, rotation=rotation, translation=translation)
     thickness = max(0.0, _THICKNESS_M[style] + 0.004 * float(normal(rng, 1)))
-    direction = scalp_direction(rig, noisy)
-    if uniform(rng, 0, 1) < 0.2 or direction is None:  # where no mask told
+    if uniform(rng, 0, 1) < 0.2:  # where no mask told
         return noisy
-    return replace(noisy, static_offset=thickness * direction)
+    return replace(noisy, static_offset=thickness * _scalp_direction(rig, noisy))
+
+
+def _scalp_direction(rig: Rig, params: RigParams) -> Float[Tensor, "V 3"]:
+    """Outward normals at rest on the scalp, fading out over its rim, zero elsewhere."""
+    weight = rig.regions["scalp"].to(rig.template.dtype)
+    edges = torch.cat([rig.faces[:, [0, 1]], rig.faces[:, [1, 2]], rig.faces[:, [2, 0]]])
+    edges = torch.cat([edges, edges.flip(1)])
+    degree = torch.zeros_like(weight).index_add_(0, edges[:, 0], weight.new_ones(edges.shape[0])).clamp(min=1)
+    for _ in range(_SMOOTHING):
+        weight = torch.zeros_like(weight).index_add_(0, edges[:, 0], weight[edges[:, 1]]) / degree
+    rest = replace(rig.neutral(1), shape=params.shape, static_offset=params.static_offset)
+    return weight[:, None] * vertex_normals(rig.vertices(rest)[0], rig.faces)
 
 
 def _input_camera(pose: HeadPose, rng: torch.Generator) -> Camera:

@@ -56,9 +56,19 @@ def train(
     *,
     start: Path | None = None,
     checkpoint_every: int = 250,
+    stop: int | None = None,
     report: Callable[[int, float], None] = _silent,
 ) -> Path:
-    """Train to `config.steps`, going on from `folder`'s checkpoint where there is one. `start` names weights to begin with.
+    """Train to `config.steps`, going on from `folder`'s checkpoint where there is one.
+
+    Args:
+        people: The data.
+        config: What decides the weights.
+        folder: For the checkpoint and the averaged weights.
+        start: Weights to begin with.
+        checkpoint_every: Steps.
+        stop: Stop after so many steps, on the schedule of `config.steps`.
+        report: Called with the step's number, from 1, and its loss.
 
     Returns:
         The file with the averaged weights.
@@ -75,7 +85,8 @@ def train(
     world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
     if world > 1:
         dist.barrier()  # nobody writes the checkpoint before all have read it
-    for step in range(first, config.steps):
+    last = config.steps if stop is None else min(stop, config.steps)
+    for step in range(first, last):
         for group in optimizer.param_groups:
             group["lr"] = rate(config, step)
         draw = world * step + rank
@@ -89,7 +100,7 @@ def train(
         optimizer.step()
         _average(average, network, min(config.ema, (1 + step) / (10 + step)))
         report(step + 1, float(loss.detach()))
-        if rank == 0 and ((step + 1) % checkpoint_every == 0 or step + 1 == config.steps):
+        if rank == 0 and ((step + 1) % checkpoint_every == 0 or step + 1 == last):
             _save(checkpoint, network, optimizer, average, config, step + 1)
             with atomic_path(weights) as temporary:
                 save_file(average, temporary, {"step": str(step + 1)})
