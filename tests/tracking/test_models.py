@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gafcore.errors import MissingError
+from gafcore.errors import InputError, MissingError
 from gafcore.tracking import models
+from gafcore.tracking.detect import Detector
 
 
 @pytest.fixture(autouse=True)
@@ -50,3 +51,12 @@ def test_mediapipe_missing_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "mediapipe", None)
     with pytest.raises(MissingError, match=r'pip install "gafcore\[track\]"'):
         models.import_mediapipe()
+
+
+def test_a_damaged_model_is_named(tmp_path):
+    pytest.importorskip("mediapipe", reason="tracking needs mediapipe: pip install 'gafcore[track]'")
+    files = [tmp_path / "face_landmarker.task", tmp_path / "selfie_segmentation.tflite"]
+    for file in files:
+        file.write_bytes(b"no model")
+    with pytest.raises(InputError, match=r"face_landmarker\.task: MediaPipe cannot open this model"):
+        Detector(models.ModelFiles(*files))

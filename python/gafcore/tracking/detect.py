@@ -8,8 +8,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -33,7 +34,7 @@ class Detector:
     def __init__(self, models: ModelFiles, min_confidence: float = 0.5) -> None:
         self._mp = import_mediapipe()
         vision, base = self._mp.tasks.vision, self._mp.tasks.BaseOptions
-        with ExitStack() as stack:
+        with ExitStack() as stack, _named(models.face):
             self._face = stack.enter_context(
                 vision.FaceLandmarker.create_from_options(
                     vision.FaceLandmarkerOptions(
@@ -45,11 +46,12 @@ class Detector:
                     )
                 )
             )
-            self._person = stack.enter_context(
-                vision.ImageSegmenter.create_from_options(
-                    vision.ImageSegmenterOptions(base_options=base(model_asset_path=str(models.person)), output_confidence_masks=True)
+            with _named(models.person):
+                self._person = stack.enter_context(
+                    vision.ImageSegmenter.create_from_options(
+                        vision.ImageSegmenterOptions(base_options=base(model_asset_path=str(models.person)), output_confidence_masks=True)
+                    )
                 )
-            )
             self._stack = stack.pop_all()
         self.names: tuple[str, ...] = ()
 
@@ -80,6 +82,15 @@ class Detector:
             return mask
         size = (max(1, round(mask.shape[1] * shrink)), max(1, round(mask.shape[0] * shrink)))
         return np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.BOX))
+
+
+@contextmanager
+def _named(model: Path) -> Iterator[None]:
+    """What MediaPipe says about a damaged model does not tell which file it is."""
+    try:
+        yield
+    except (RuntimeError, ValueError, OSError) as error:
+        raise InputError(f"{model}: MediaPipe cannot open this model ({error}); download it again") from None
 
 
 def _mp_image(mp: ModuleType, image: np.ndarray) -> Any:
