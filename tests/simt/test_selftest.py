@@ -15,7 +15,7 @@ from tests.simt.emulator import KIND, load, module_path
 MISTAKES = {
     "missing_barrier": ("result", r"data race"),
     "write_after_read": ("result", r"data race"),
-    "off_by_one_shared": ("all", r"shared memory was written 0 bytes behind values|use-after-poison"),
+    "off_by_one_shared": ("all", r"shared memory was written 0 bytes behind values|use-after-poison|index 64 out of bounds"),
     "divergent_barrier": ("all", r"divergent barrier"),
     "early_exit": ("all", r"has ended"),
     "wrong_mask": ("all", r"has ended|deadlock"),
