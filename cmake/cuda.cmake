@@ -6,6 +6,15 @@ set(GAF_CUDA_FOUND OFF)
 if(GAF_CUDA STREQUAL "ON" AND NOT cuda_sources)
   message(WARNING "gafcore: GAF_CUDA=ON, but there are no sources in csrc/cuda: building for the CPU only")
 elseif(NOT GAF_CUDA STREQUAL "OFF" AND cuda_sources)
+  # One architecture unless asked for more: each costs 15 s of compile time. The code of 80 also runs on 86 and 89, its PTX everywhere later,
+  # compiled once by the driver.
+  if(NOT GAF_CUDA_ARCHITECTURES)
+    set(GAF_CUDA_ARCHITECTURES 80)
+    execute_process(COMMAND nvidia-smi --query-gpu=compute_cap --format=csv,noheader OUTPUT_VARIABLE gaf_cards ERROR_QUIET RESULT_VARIABLE gaf_status)
+    if(gaf_status EQUAL 0 AND gaf_cards MATCHES "([0-9]+)\\.([0-9]+)")
+      set(GAF_CUDA_ARCHITECTURES "${CMAKE_MATCH_1}${CMAKE_MATCH_2}")
+    endif()
+  endif()
   set(CMAKE_CUDA_ARCHITECTURES "${GAF_CUDA_ARCHITECTURES}")  # before enable_language, which fills in a default otherwise
   include(CheckLanguage)
   check_language(CUDA)

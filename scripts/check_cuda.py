@@ -39,7 +39,9 @@ def kernel_rows(source: Path, log: str) -> list[dict]:
     rows: list[dict] = []
     for line in log.splitlines():
         if entry := ENTRY.search(line):
-            rows.append({"source": source.name, "mangled": entry[1], "sm": int(entry[2]), "registers": 0, "shared": 0, "stack": 0, "spill": 0})
+            rows.append(
+                {"source": source.name, "mangled": entry[1], "sm": int(entry[2]), "registers": 0, "shared": 0, "stack": 0, "spill": 0}
+            )
         elif not rows:
             continue
         elif stack := STACK.search(line):
@@ -107,7 +109,8 @@ def main() -> int:
     spilling = [r for r in own if r["spill"]]
     for r in spilling:
         print(f"{r['source']}: {r['kernel']} spills {r['spill']} bytes on sm_{r['sm']}")
-    print(f"check_cuda: {len(sources)} sources, {len({(r['source'], r['kernel']) for r in own})} kernels, sm_{', sm_'.join(map(str, architectures))}")
+    n_kernels = len({(r["source"], r["kernel"]) for r in own})
+    print(f"check_cuda: {len(sources)} sources, {n_kernels} kernels, sm_{', sm_'.join(map(str, architectures))}")
     return 1 if failed or spilling else 0
 
 

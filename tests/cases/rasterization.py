@@ -113,6 +113,7 @@ def gradient_scenes() -> list[Scene]:
 
 
 RESOLUTIONS = {"256x256": (256, 256, 640.0), "512x512": (512, 512, 1280.0), "802x550": (802, 550, 2005.0)}  # height, width, focal length
+LARGE = {"1024x1024": (1024, 1024, 2560.0)}  # for GPUs
 
 
 def head_ball(n: int = 50000, resolution: str = "512x512", sh_degree: int = 0, seed: int = 0) -> tuple[Scene, Tensor]:
@@ -120,7 +121,7 @@ def head_ball(n: int = 50000, resolution: str = "512x512", sh_degree: int = 0, s
 
     The order of the draws is part of it: direction, radius, scales, quaternions, opacities, harmonics, gradient.
     """
-    height, width, focal = RESOLUTIONS[resolution]
+    height, width, focal = (RESOLUTIONS | LARGE)[resolution]
     rng = np.random.default_rng(seed)
     direction = rng.normal(size=(n, 3))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)

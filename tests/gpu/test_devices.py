@@ -50,7 +50,7 @@ def test_photometric_loss(case):
 @pytest.mark.parametrize("case", mesh_cases(), ids=str)
 def test_mesh(case):
     vertices, faces, viewmats, Ks, width, height = case.inputs(FLOAT)
-    attributes = torch.randn(vertices.shape[:-1] + (3,), generator=torch.Generator().manual_seed(0))
+    attributes = torch.randn((*vertices.shape[:-1], 3), generator=torch.Generator().manual_seed(0))
 
     def call(vertices, viewmats, attributes):
         on = vertices.device

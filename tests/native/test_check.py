@@ -51,3 +51,56 @@ def test_index_range_gives_the_bad_number():
 def test_positive():
     with pytest.raises(ValueError, match=r"sigma must be > 0, got -1\.0"):
         check.positive("sigma", -1.0)
+
+
+def test_indices():
+    check.index_range("faces", torch.tensor([0, 2]), 3, "vertices")
+    check.index_range("ids", torch.tensor([-1, 2]), 3, "faces", none=-1)
+    check.index_range("faces", torch.zeros(0, dtype=torch.int64), 0, "vertices")
+    with pytest.raises(ValueError, match="faces must hold numbers of vertices from 0 to 2, got 3"):
+        check.index_range("faces", torch.tensor([0, 3]), 3, "vertices")
+    with pytest.raises(ValueError, match="ids must hold -1 or numbers of faces from 0 to 2, got -2"):
+        check.index_range("ids", torch.tensor([-2, 2]), 3, "faces", none=-1)
+
+
+class _Elsewhere(torch.Tensor):
+    """Says that it is on another device, without there being one."""
+
+    where = torch.device("cuda:0")
+
+    @property
+    def device(self):
+        return self.where
+
+
+def test_devices_without_kernels(monkeypatch):
+    x = torch.zeros(2, 3).as_subclass(_Elsewhere)
+    monkeypatch.setattr(check, "has_cuda", lambda: False)
+    with pytest.raises(ValueError, match="means is on cuda:0; this build of gafcore has none for CUDA"):
+        check.tensor("means", x, ("N", 3))
+    monkeypatch.setattr(check, "has_cuda", lambda: True)
+    assert check.tensor("means", x, ("N", 3)) == {"N": 2}
+    with pytest.raises(ValueError, match="means is float64 on cuda:0; on a GPU kernels are float32"):
+        check.tensor("means", torch.zeros(2, 3, dtype=torch.float64).as_subclass(_Elsewhere), ("N", 3))
+    monkeypatch.setattr(_Elsewhere, "where", torch.device("mps"))
+    with pytest.raises(ValueError, match="means is on mps; gafcore has kernels for the CPU and for CUDA"):
+        check.tensor("means", x, ("N", 3))
+
+
+def test_a_range_on_a_gpu_is_read_once_and_again_after_a_change(monkeypatch):
+    x = torch.tensor([0, 2]).as_subclass(_Elsewhere)
+    reads = []
+    read = torch.aminmax
+    monkeypatch.setattr(torch, "aminmax", lambda t: reads.append(1) or read(t.as_subclass(torch.Tensor)))
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    for _ in range(3):
+        check.index_range("faces", x, 3, "vertices")
+    assert len(reads) == 1
+    with pytest.raises(ValueError, match="got 2"):
+        check.index_range("faces", x, 2, "vertices")  # of fewer things
+    x[0] = 7
+    with pytest.raises(ValueError, match="got 7"):
+        check.index_range("faces", x, 3, "vertices")
+    check.trust(x, 0, 8)
+    check.index_range("faces", x, 8, "vertices")
+    assert len(reads) == 3

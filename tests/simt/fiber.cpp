@@ -140,8 +140,7 @@ void reset_fiber(Fiber* fiber, void (*entry)(void*), void* argument) {
   __asan_unpoison_memory_region(fiber->stack, kStack);  // frames of a fiber that was left in the middle
 #endif
 #if defined(SIMT_TSAN)
-  if (fiber->tsan) __tsan_destroy_fiber(fiber->tsan);
-  fiber->tsan = __tsan_create_fiber(0);
+  if (!fiber->tsan) fiber->tsan = __tsan_create_fiber(0);  // a millisecond each: kept for the next block that uses this fiber
 #endif
 #if defined(__x86_64__)
   void** top = reinterpret_cast<void**>(fiber->stack + kStack - 64);
@@ -157,6 +156,21 @@ void reset_fiber(Fiber* fiber, void (*entry)(void*), void* argument) {
   makecontext(&fiber->context, &simt_fiber_start, 0);
 #endif
 }
+
+void abandon_fiber(Fiber* fiber) {
+#if defined(SIMT_TSAN)
+  if (fiber->tsan) __tsan_destroy_fiber(fiber->tsan);
+  fiber->tsan = nullptr;
+#else
+  (void)fiber;
+#endif
+}
+
+#if defined(SIMT_TSAN)
+const unsigned kFiberSets = 3;
+#else
+const unsigned kFiberSets = 1;
+#endif
 
 void switch_fiber(Fiber* from, Fiber* to, bool last) {
   switched_from = from;

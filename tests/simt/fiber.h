@@ -14,6 +14,11 @@ void enter_main();
 Fiber* make_fiber(void (*entry)(void*), void* argument);
 // For another function; also for a fiber that was left in the middle of its old one.
 void reset_fiber(Fiber* fiber, void (*entry)(void*), void* argument);
+// What it did is no longer of interest: after a launch that failed, which leaves fibers in the middle of something.
+void abandon_fiber(Fiber* fiber);
+// Blocks take turns with so many sets of fibers. The race detector takes what one fiber does in two blocks as ordered, and so, where there are
+// barriers, what one set does; with several sets it compares each block with most others.
+extern const unsigned kFiberSets;
 // last: the fiber that is left will not be switched to again before reset_fiber.
 void switch_fiber(Fiber* from, Fiber* to, bool last = false);
 

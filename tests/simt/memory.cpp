@@ -15,11 +15,11 @@
 namespace simt {
 namespace {
 
-constexpr size_t kPage = 4096, kAlign = 16;
+constexpr size_t kPage = 4096, kAlign = 16, kGuard = 16 * kPage;
 constexpr unsigned char kFresh = 0xff, kCanary = 0xa5;
 
 struct Allocation {
-  char* base;     // of the mapping: a guard page, data, a guard page
+  char* base;     // of the mapping: a guard, data, a guard
   size_t mapped;  // bytes of data, whole pages
   char* p;
   size_t n;
@@ -30,10 +30,10 @@ bool open_now = false;
 
 size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
-void protect(const Allocation& a, int how) { mprotect(a.base + kPage, a.mapped, how); }
+void protect(const Allocation& a, int how) { mprotect(a.base + kGuard, a.mapped, how); }
 
 // Bytes between the data's end and the guard page: there because data starts aligned.
-size_t slack(const Allocation& a) { return size_t(a.base + kPage + a.mapped - (a.p + a.n)); }
+size_t slack(const Allocation& a) { return size_t(a.base + kGuard + a.mapped - (a.p + a.n)); }
 
 class Opened {
  public:
@@ -76,11 +76,11 @@ void* allocate(size_t n) {
   Allocation a;
   a.n = n;
   a.mapped = round_up(std::max<size_t>(n, 1), kPage);
-  a.base = static_cast<char*>(mmap(nullptr, a.mapped + 2 * kPage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  a.base = static_cast<char*>(mmap(nullptr, a.mapped + 2 * kGuard, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
   if (a.base == MAP_FAILED) throw std::runtime_error("simt: out of memory, " + std::to_string(n) + " bytes were asked for");
-  a.p = a.base + kPage + a.mapped - round_up(n, kAlign);
+  a.p = a.base + kGuard + a.mapped - round_up(n, kAlign);
   protect(a, PROT_READ | PROT_WRITE);
-  std::memset(a.base + kPage, kCanary, a.mapped);
+  std::memset(a.base + kGuard, kCanary, a.mapped);
   std::memset(a.p, kFresh, n);
   if (!open_now) protect(a, PROT_NONE);
   forbid(a.p + n, slack(a));
@@ -96,9 +96,9 @@ void release(void* p) {
   protect(a, PROT_READ | PROT_WRITE);
   allow(a.p + a.n, slack(a));
   bool intact = true;
-  for (char* c = a.base + kPage; c < a.p; ++c) intact &= static_cast<unsigned char>(*c) == kCanary;
+  for (char* c = a.base + kGuard; c < a.p; ++c) intact &= static_cast<unsigned char>(*c) == kCanary;
   for (size_t i = 0; i < slack(a); ++i) intact &= static_cast<unsigned char>(a.p[a.n + i]) == kCanary;
-  munmap(a.base, a.mapped + 2 * kPage);
+  munmap(a.base, a.mapped + 2 * kGuard);
   if (!intact) throw std::runtime_error("simt: a kernel wrote just outside of an array of " + std::to_string(a.n) + " bytes");
 }
 
@@ -178,7 +178,7 @@ void on_fault(int, siginfo_t* info, void*) {
   const char* address = static_cast<const char*>(info->si_addr);
   dprintf(2, "simt: %s, block (%u, %u, %u), thread %u: access to %p", kernel_name, blockIdx.x, blockIdx.y, blockIdx.z, self ? self->index : 0, info->si_addr);
   for (const auto& [p, a] : allocations) {
-    if (address >= a.base && address < a.base + a.mapped + 2 * kPage) {
+    if (address >= a.base && address < a.base + a.mapped + 2 * kGuard) {
       dprintf(2, ", %td bytes from the beginning of an array of %zu bytes", address - a.p, a.n);
     }
   }

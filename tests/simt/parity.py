@@ -33,7 +33,7 @@ def assert_parity(
     atol: float = 1e-5,
     compare: Callable[[list[Tensor], list[Tensor]], None] | None = None,
 ) -> None:
-    """The emulator's results equal the CPU's within tolerance (relative to each tensor's largest value), and are the same bits in every order.
+    """The emulator's results equal the CPU's within tolerance (relative to each tensor's largest value), the same bits in every order.
 
     `compare(got, want)` replaces the comparison with the CPU where single values may flip.
     """

@@ -29,7 +29,8 @@ namespace {
 struct Failed {};  // unwinds a fiber to its entry
 
 std::recursive_mutex one_launch;
-std::vector<Fiber*> fibers;  // kept from block to block
+std::vector<Fiber*> fibers;  // [sets, 1024] kept from block to block
+uint64_t n_blocks = 0;       // so far
 const std::function<void()>* kernel = nullptr;
 std::mt19937_64 random_source;
 char launch_begin_tag, launch_end_tag, fence_tag;
@@ -95,10 +96,12 @@ void run_block(dim3 dims, size_t dynamic_bytes) {
   block->ready.clear();
   block->n_exited = block->n_at_barrier = 0;
   reset_shared(dynamic_bytes);
-  while (fibers.size() < n) fibers.push_back(make_fiber(&enter, nullptr));
+  const size_t first = size_t(n_blocks++ % kFiberSets) * 1024;  // a block has at most so many threads
+  while (fibers.size() < kFiberSets * 1024) fibers.push_back(nullptr);
   for (unsigned i = 0; i < n; ++i) {
     Thread& t = block->threads[i];
-    t.fiber = fibers[i];
+    if (!fibers[first + i]) fibers[first + i] = make_fiber(&enter, nullptr);
+    t.fiber = fibers[first + i];
     t.index = i;
     t.position = {i % dims.x, i / dims.x % dims.y, i / dims.x / dims.y};
     reset_fiber(t.fiber, &enter, &t);
@@ -217,6 +220,9 @@ void launch(const char* name, dim3 grid, dim3 dims, size_t dynamic_bytes, const 
   acquire_tag(&launch_end_tag);
   block = nullptr;
   if (!running.error.empty()) {
+    for (Fiber* fiber : fibers) {
+      if (fiber) abandon_fiber(fiber);
+    }
     throw std::runtime_error(std::string(name) + ": block (" + std::to_string(blockIdx.x) + ", " + std::to_string(blockIdx.y) + ", " +
                              std::to_string(blockIdx.z) + "), " + running.error);
   }

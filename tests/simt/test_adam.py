@@ -5,33 +5,67 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.simt.emulator import KIND, Device, load
+from gafcore.fitting import optim
+from tests.simt.emulator import KIND, Device, emulated, load
+
+
+def adam_in_the_emulator(rows, beta1, beta2, eps) -> None:
+    module = load()
+    device = Device(module)
+    addresses = [(row[0].numel(), *(device.pointer(x) if x.numel() else 0 for x in row)) for row in rows]
+    module.cuda_float32.adam(0, 0, device.allocate, addresses, beta1, beta2, eps)
+    device.read_back()
+    device.release()
 
 
 @pytest.mark.parametrize("sizes", [[7], [1500, 3, 0, 260], [5] * 30], ids=["one", "unlike", "more-than-a-launch-holds"])
 def test_matches_torch(sizes) -> None:
     g = torch.Generator().manual_seed(0)
+    steps = 1 if KIND == "tsan" else 4
     sizes = [min(n, 300) for n in sizes] if KIND == "tsan" else sizes
     values = [torch.randn(n, generator=g) for n in sizes]
     rates = [10.0 ** -(1 + i % 4) for i in range(len(sizes))]
-    ours = [(x.clone(), torch.zeros_like(x), torch.zeros_like(x), torch.zeros(1), torch.tensor([r])) for x, r in zip(values, rates, strict=True)]
+    ours = [
+        (x.clone(), torch.zeros_like(x), torch.zeros_like(x), torch.zeros(1), torch.tensor([r])) for x, r in zip(values, rates, strict=True)
+    ]
     theirs = [x.clone().requires_grad_() for x in values]
     oracle = torch.optim.Adam([{"params": [x], "lr": r} for x, r in zip(theirs, rates, strict=True)], eps=1e-15)
-    module = load()
-    module.configure("random", 1, 60.0)
-    for _ in range(4):
+    load().configure("random", 1, 60.0)
+    for _ in range(steps):
         gradients = [torch.randn(n, generator=g) * 10.0 ** torch.randint(-8, 2, (n,), generator=g) for n in sizes]
         for x, v in zip(theirs, gradients, strict=True):
             x.grad = v.clone()
         oracle.step()
-        device = Device(module)
-        rows = []
-        for (value, mean, square, step, rate), v in zip(ours, gradients, strict=True):
-            tensors = (value, v, mean, square, step, rate)
-            rows.append((len(value), *(device.pointer(x) if x.numel() else 0 for x in tensors)))
-        module.cuda_float32.adam(0, 0, device.allocate, rows, 0.9, 0.999, 1e-15)
-        device.read_back()
-        device.release()
+        adam_in_the_emulator([(value, v, *rest) for (value, *rest), v in zip(ours, gradients, strict=True)], 0.9, 0.999, 1e-15)
     for (value, _, _, step, _), want in zip(ours, theirs, strict=True):
-        assert step.item() == 4
+        assert step.item() == steps
         torch.testing.assert_close(value, want.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_the_fits_optimiser_steps_alike_on_both_backends(monkeypatch) -> None:
+    """Rows come and go, one tensor has no gradient for a while, the step size changes."""
+    monkeypatch.setattr(optim, "adam_cuda", adam_in_the_emulator)
+
+    def run() -> dict[str, torch.Tensor]:
+        g = torch.Generator().manual_seed(0)
+        adam = optim.NamedAdam(
+            {"means": torch.randn(5, 3, generator=g), "color": torch.randn(4, generator=g)}, {"means": 0.1, "color": 0.01}, 1e-15
+        )
+        for i in range(6):
+            for name, x in adam.tensors.items():
+                if name != "color" or i > 1:
+                    x.grad = torch.randn(x.shape, generator=g)
+            adam.step()
+            assert all(x.grad is None for x in adam.tensors.values())
+            if i == 3:
+                source, fresh = torch.tensor([0, 2, 2, 4]), torch.tensor([False, False, True, False])
+                adam.replace({"means": adam.tensors["means"][source]}, source, fresh)
+                adam.set_rate("means", 0.03)
+        return {name: x.detach() for name, x in adam.tensors.items()} | adam.state()
+
+    want = run()
+    with emulated():
+        got = run()
+    assert got.keys() == want.keys()
+    for name, x in got.items():
+        torch.testing.assert_close(x, want[name], rtol=1e-5, atol=1e-6, msg=lambda m, name=name: f"{name}: {m}")

@@ -15,7 +15,8 @@ int runtime_version() { return 0; }
 int set_device(int device) {
   int before = 0;
   check("set_device", cudaGetDevice(&before));
-  if (before != device) check("set_device", cudaSetDevice(device));
+  // Also where it seems to be current already: torch has a CUDA runtime of its own, and the driver's context is what they share.
+  check("set_device", cudaSetDevice(device));
   return before;
 }
 

@@ -73,7 +73,7 @@ def cuda_line() -> str:
     """Whether kernels run on a GPU here, and if not, what to do about it."""
     if not has_cuda():
         return (
-            "CUDA kernels: not compiled, everything runs on the CPU; to get them put nvcc (CUDA 12 or later) on PATH, or set CUDACXX to it, "
+            "CUDA kernels: none, everything runs on the CPU; to get them put nvcc (CUDA 12 or later) on PATH, or set CUDACXX to it, "
             "and install again: pip install --no-cache-dir . -C cmake.define.GAF_CUDA=ON"
         )
     built = f"CUDA kernels: compiled with CUDA {cuda_version()}"

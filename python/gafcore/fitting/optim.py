@@ -6,11 +6,13 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from gafcore.native import adam_cuda, uses_cuda
+
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class NamedAdam:
-    """`torch.optim.Adam` (fused) with one tensor and one step size a name.
+    """`torch.optim.Adam` (fused) with one tensor and one step size a name; on a GPU, one kernel for all of them.
 
     Density control replaces tensors by ones with other rows; `replace` carries the moments of the rows along.
     """
@@ -18,6 +20,7 @@ class NamedAdam:
     def __init__(self, tensors: dict[str, Tensor], rates: dict[str, float], eps: float) -> None:
         groups = [{"params": [x.requires_grad_()], "lr": rates[name], "name": name} for name, x in tensors.items()]
         self._adam = torch.optim.Adam(groups, eps=eps, fused=True)
+        self._rates: dict[str, Tensor] = {}  # step sizes on the GPU, where a captured graph reads them
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -27,11 +30,34 @@ class NamedAdam:
         for group in self._adam.param_groups:
             if group["name"] == name:
                 group["lr"] = rate
+                if name in self._rates:
+                    self._rates[name].fill_(rate)
 
     def step(self) -> None:
         """One update; tensors without a gradient stay, all gradients are dropped."""
-        self._adam.step()
+        if all(uses_cuda(x) and x.is_contiguous() for x in self.tensors.values()):
+            self._step_at_once()
+        else:
+            self._adam.step()
         self._adam.zero_grad(set_to_none=True)
+
+    def _step_at_once(self) -> None:
+        rows = []
+        for group in self._adam.param_groups:
+            x, name = group["params"][0], group["name"]
+            if x.grad is None:
+                continue
+            if x not in self._adam.state:
+                zero = torch.zeros((), dtype=torch.float32, device=x.device)
+                self._adam.state[x] = {"step": zero} | {key: torch.zeros_like(x) for key in _MOMENTS}
+            if name not in self._rates:
+                self._rates[name] = torch.full((), group["lr"], dtype=torch.float32, device=x.device)
+            state = self._adam.state[x]
+            rows.append((x.detach(), x.grad.contiguous(), *(state[key] for key in _MOMENTS), state["step"], self._rates[name]))
+        if rows:
+            group = self._adam.param_groups[0]
+            beta1, beta2 = group["betas"]
+            adam_cuda(rows, beta1, beta2, group["eps"])
 
     def replace(self, new: dict[str, Tensor], source: Int[Tensor, "M"], fresh: Bool[Tensor, "M"]) -> None:
         """Put `new` tensors in place: row i continues the moments of old row `source[i]`, or starts from zero where `fresh`."""

@@ -83,13 +83,13 @@ def _device(name: str, x: Tensor) -> None:
     if x.device.type != "cuda":
         raise ValueError(f"{name} is on {x.device}; gafcore has kernels for the CPU and for CUDA, move it with .cpu()")
     if not has_cuda():
-        raise ValueError(f"{name} is on {x.device}; this build of gafcore has kernels for the CPU only, move it with .cpu() or see `gafcore doctor`")
+        raise ValueError(f"{name} is on {x.device}; this build of gafcore has none for CUDA (see `gafcore doctor`), move it with .cpu()")
     if x.dtype == torch.float64:
         raise ValueError(f"{name} is float64 on {x.device}; on a GPU kernels are float32, use .float(), or .cpu() for doubles")
 
 
-# Index tensors on a GPU that were found in range: (version, lowest allowed, count). Reading a range waits for the GPU, so it is done once for
-# a tensor, not once a frame.
+# Index tensors on a GPU that were found in range: (version, lowest allowed, count). Reading a range waits for the GPU, so it is done once
+# for a tensor, not once a frame.
 _in_range: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
@@ -104,17 +104,17 @@ def _range(x: Tensor, low: int, count: int) -> tuple[int, int] | None:
     if x.numel() == 0 or x.device.type == "meta":
         return None
     if x.device.type != "cuda":
-        found = torch.aminmax(x)
-        return int(found[0]), int(found[1])
+        least, greatest = torch.aminmax(x)
+        return int(least), int(greatest)
     known = _in_range.get(x)
     if known is not None and known[0] == x._version and known[1] >= low and known[2] <= count:
         return None
     if torch.cuda.is_current_stream_capturing():  # nothing can be read; the run before the capture has checked
         return None
-    found = torch.stack(torch.aminmax(x)).tolist()
-    if found[0] >= low and found[1] < count:
+    least, greatest = torch.stack(torch.aminmax(x)).tolist()
+    if least >= low and greatest < count:
         trust(x, low, count)
-    return found[0], found[1]
+    return least, greatest
 
 
 def index_range(name: str, x: Tensor, count: int, of: str, *, none: int | None = None) -> None:

@@ -26,6 +26,8 @@ def _launch_cpu(op: str, like: Tensor, fields: dict[str, Field]) -> Any:
 
 
 def _launch_cuda(op: str, like: Tensor, fields: dict[str, Field]) -> Any:
+    if like.dtype != torch.float32:  # ops check before; a kernel would read doubles as floats
+        raise ValueError(f"{op} on {like.device} is float32, got {str(like.dtype).removeprefix('torch.')}")
     device, scratch = like.device, []
 
     def allocate(n_bytes: int) -> int:

@@ -1,0 +1,36 @@
+"""scripts/check_cuda.py reads ptxas's report."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+PATH = Path(__file__).resolve().parents[2] / "scripts" / "check_cuda.py"
+spec = importlib.util.spec_from_file_location("check_cuda", PATH)
+assert spec is not None and spec.loader is not None
+check_cuda = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(check_cuda)
+
+LOG = """
+ptxas info    : Compiling entry function '_ZN3gaf4cuda1aEv' for 'sm_90'
+ptxas info    : Function properties for _ZN3gaf4cuda1aEv
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 102 registers, used 1 barriers, 40288 bytes smem
+ptxas info    : Compiling entry function '_Z4leakPf' for 'sm_120a'
+ptxas info    : Function properties for _Z4leakPf
+    16 bytes stack frame, 8 bytes spill stores, 12 bytes spill loads
+ptxas info    : Used 255 registers, used 0 barriers
+"""
+
+
+def test_rows():
+    rows = check_cuda.kernel_rows(Path("csrc/cuda/some.cu"), LOG)
+    assert [(r["sm"], r["registers"], r["shared"], r["stack"], r["spill"]) for r in rows] == [(90, 102, 40288, 0, 0), (120, 255, 0, 16, 20)]
+    assert all(r["source"] == "some.cu" for r in rows)
+
+
+def test_a_spill_is_marked_in_the_table():
+    rows = check_cuda.kernel_rows(Path("some.cu"), LOG)
+    check_cuda.demangle(rows)
+    table = check_cuda.table(rows)
+    assert "255!" in table and "102!" not in table and "40288" in table
