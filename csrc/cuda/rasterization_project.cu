@@ -93,7 +93,7 @@ __device__ __forceinline__ bool finish_splat(const RasterizationProjectArgs<floa
 }
 
 template <int kDegree>
-__global__ void __launch_bounds__(kProjectThreads) project_gaussians(RasterizationProjectArgs<float> a, int64_t blocks) {
+__global__ void __launch_bounds__(kProjectThreads, 6) project_gaussians(RasterizationProjectArgs<float> a, int64_t blocks) {
   GAF_SHARED(PinholeCamera<float>, camera);
   GAF_SHARED(float, harmonics, [kProjectThreads * sh_stride(kDegree)]);
   const int64_t c = blockIdx.x / blocks, i = blockIdx.x % blocks * kProjectThreads + threadIdx.x;

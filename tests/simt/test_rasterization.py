@@ -21,6 +21,9 @@ LONG = [  # lists of more than 256 splats a tile: several stages forward, severa
     cases.scene("long_opaque", n=900, scale=0.1, cameras=1, opacity=0.88, width=37, height=29, channels=4),
     cases.scene("long_six_channels", n=500, scale=0.1, cameras=2, opacity=0.2, width=35, height=19, channels=6),
 ]
+if SMALL:  # one tile, two buckets
+    LONG = [cases.scene("long_small", n=330, scale=0.1, cameras=1, opacity=0.1, width=16, height=7)]
+large = pytest.mark.skipif(SMALL, reason="too large for the race detector's build, which has the same kernels in other tests")
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +66,7 @@ def test_image_and_gradients(scene):
     assert_parity(call, inputs, differentiable(scene), orders=orders, compare=close)
 
 
-@pytest.mark.parametrize("scene", LONG[:1] if SMALL else LONG, ids=str)
+@pytest.mark.parametrize("scene", LONG, ids=str)
 def test_long_lists(scene):
     call, inputs = outputs_of(scene)
     assert_parity(call, inputs, differentiable(scene), orders=("lifo",) if SMALL else ("lifo", "random"), compare=close)
@@ -75,6 +78,7 @@ def test_long_lists(scene):
         assert meta["n_pairs_blended"] < 0.7 * meta["n_pairs"]
 
 
+@large
 @pytest.mark.parametrize("rasterize_mode", ["classic", "antialiased"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_absolute_gradients(channels, rasterize_mode):
@@ -91,7 +95,7 @@ def test_absolute_gradients(channels, rasterize_mode):
         torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-4 * float(want.abs().max()))
 
 
-@pytest.mark.parametrize("scene", [LONG[0], cases.scene("cameras", cameras=3, n=40, channels=5)], ids=str)
+@pytest.mark.parametrize("scene", LONG[:1] + [cases.scene("cameras", cameras=3, n=40, channels=5)] * (not SMALL), ids=str)
 def test_atomic_gradients(scene):
     call, inputs = outputs_of(scene, atomic_gradients=True)
     assert_parity(call, inputs, differentiable(scene), orders=("fifo",), compare=close)
@@ -109,7 +113,7 @@ class NoRoom(pair_room.PairRoom):
         return False
 
 
-@pytest.mark.parametrize("scene", [cases.scene("cameras", cameras=3, n=40, sh_degree=1, width=33, height=18), LONG[2]], ids=str)
+@pytest.mark.parametrize("scene", [cases.scene("cameras", cameras=3, n=40, sh_degree=1, width=33, height=18), LONG[-1]][SMALL:], ids=str)
 def test_more_pairs_than_room_give_the_same_image_and_gradients(scene, monkeypatch):
     monkeypatch.setattr(pair_room, "PairRoom", NoRoom)
     monkeypatch.setattr(pair_room, "STEP", 64)
@@ -122,6 +126,7 @@ def test_more_pairs_than_room_give_the_same_image_and_gradients(scene, monkeypat
     assert kind["n_pairs"] > kind["capacity"] == 64
 
 
+@large
 def test_the_first_frame_is_drawn_again_with_room(monkeypatch):
     monkeypatch.setattr(pair_room, "STEP", 64)
     monkeypatch.setattr(pair_room, "_FIRST_GUESS", 0)
@@ -146,6 +151,7 @@ def touched_tiles(meta, tile: int) -> int:
     return count
 
 
+@large
 @pytest.mark.parametrize(
     "scene",
     [
@@ -163,6 +169,7 @@ def test_pairs_are_the_tiles_that_splats_touch(scene):
     assert touched <= meta["n_pairs"] <= 1.05 * touched + 2
 
 
+@large
 def test_radii_and_counts_equal_the_cpu():
     scene = cases.scene(n=200, cameras=2, scale=0.03, spread=0.5, sh_degree=1)
     tensors = scene.tensors(torch.float32)
@@ -177,6 +184,7 @@ def test_radii_and_counts_equal_the_cpu():
     assert want["n_nonfinite"] == 6
 
 
+@large
 @pytest.mark.parametrize("name", ["means", "quats", "scales", "opacities", "colors"])
 @pytest.mark.parametrize("options", [dict(sh_degree=2), dict(channels=5)], ids=str)
 def test_a_bad_gaussian_does_no_harm(name, options):
@@ -193,6 +201,7 @@ def test_a_bad_gaussian_does_no_harm(name, options):
     assert all(v.grad.isfinite().all() for v in tensors.values())
 
 
+@large
 @pytest.mark.parametrize("degree", [0, 1, 3])
 def test_half_precision_harmonics_change_less_than_an_8_bit_image_shows(degree):
     scene = cases.scene(n=200, cameras=2, sh_degree=degree, per_camera=degree == 1, scale=0.03)
