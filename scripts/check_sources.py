@@ -14,12 +14,14 @@ LIMITS = {".py": 400, ".cpp": 500, ".h": 500, ".cu": 500, ".cuh": 500}
 TORCH_INCLUDE = re.compile(r'#include\s*[<"](torch|ATen|c10)/')
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
 MAX_KIB = 2048
+LARGER_KIB = {"python/gafcore/diffusion/small/data/small_prior.safetensors": 24 * 1024}  # the shipped weights
 
 
 def breaches(path: Path) -> list[str]:
     found = []
-    if path.stat().st_size > MAX_KIB * 1024:
-        found.append(f"{path}: {path.stat().st_size // 1024} KiB, at most {MAX_KIB}")
+    limit = LARGER_KIB.get(path.as_posix(), MAX_KIB)
+    if path.stat().st_size > limit * 1024:
+        found.append(f"{path}: {path.stat().st_size // 1024} KiB, at most {limit}")
     if path.suffix in LIMITS:
         text = path.read_text(encoding="utf-8")
         lines = text.count("\n")

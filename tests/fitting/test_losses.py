@@ -21,6 +21,18 @@ def test_image_loss_is_the_weighted_sum():
     assert float(image_loss(x, x, LossWeights())) < 1e-6
 
 
+def test_a_mask_weights_pixels():
+    """Two halves: the masked loss of the whole is that of L1 on the half that counts, and SSIM's part agrees with the op."""
+    g = torch.Generator().manual_seed(1)
+    x, y = (torch.rand(1, 20, 24, 3, generator=g) for _ in range(2))
+    mask = torch.zeros(1, 20, 24)
+    mask[:, :, :12] = 0.5
+    only_l1 = LossWeights(ssim=0.0)
+    torch.testing.assert_close(image_loss(x, y, only_l1, mask=mask), 0.8 * (x - y)[:, :, :12].abs().mean())
+    _, ssim = photometric_loss(x, y, mask)
+    torch.testing.assert_close(image_loss(x, y, LossWeights(l1=0.0), mask=mask), 0.2 * (1 - ssim))
+
+
 def test_hinges_are_zero_below_the_limit_and_count_the_visible_only():
     means = torch.tensor([[0.6, 0.8, 0.0], [3.0, 4.0, 0.0], [0.0, 0.0, 100.0]], requires_grad=True)
     visible = torch.tensor([True, True, False])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gafcore import captures
 from gafcore.cli.flags import Flat, PathArgument
-from gafcore.fitting import FitConfig, FitResult, fit
+from gafcore.fitting import FitConfig, FitResult, PseudoConfig, fit, make_prior
 
 
 def summary(result: FitResult) -> str:
@@ -28,10 +28,15 @@ class Fit:
     """Folder for the avatar and its checkpoints."""
     resume: bool = False
     """Go on from the newest checkpoint in the output folder."""
+    prior: str = "none"
+    """What supervises the sides that the camera never saw: "small" (shipped with the package, docs/small_prior.md), "none", or the path of
+    a prior that scripts/train_small_prior.py made."""
+    pseudo: Flat[PseudoConfig] = field(default_factory=PseudoConfig)
     config: Flat[FitConfig] = field(default_factory=FitConfig)
 
     def run(self) -> None:
-        result = fit(captures.read(self.capture), self.config, out=self.out, resume=self.resume)
+        prior = make_prior(self.prior, self.pseudo)
+        result = fit(captures.read(self.capture), self.config, prior=prior, out=self.out, resume=self.resume)
         print(summary(result))
         for note in result.notes:
             print(note)

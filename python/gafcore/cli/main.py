@@ -19,6 +19,7 @@ from gafcore.errors import GafError
 
 def commands() -> Any:
     """The union type that tyro makes subcommands of. Imported here, so that `import gafcore` stays light."""
+    from gafcore.cli.ablate import Ablate
     from gafcore.cli.bench import Bench
     from gafcore.cli.demo import Demo
     from gafcore.cli.doctor import Doctor
@@ -30,7 +31,7 @@ def commands() -> Any:
     from gafcore.cli.train_prior import TrainPrior
 
     named = {"demo": Demo, "synth": Synth, "track": Track, "fit": Fit, "eval": Eval, "render": Render}
-    named |= {"train-prior": TrainPrior, "bench": Bench, "doctor": Doctor}
+    named |= {"train-prior": TrainPrior, "ablate": Ablate, "bench": Bench, "doctor": Doctor}
     kinds = [Annotated[cls, tyro.conf.subcommand(name, description=cls.__doc__, prefix_name=False)] for name, cls in named.items()]
     return functools.reduce(operator.or_, kinds)
 

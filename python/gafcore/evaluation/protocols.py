@@ -49,6 +49,7 @@ class Evaluation:
     samples: tuple[Sample, ...]
     notes: tuple[str, ...] = ()
     info: dict[str, object] = field(default_factory=dict)
+    sheets: dict[str, Float[Tensor, "H W 3"]] = field(default_factory=dict)  # further pictures for the report, by their headings
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ table { border-collapse: collapse; } th, td { padding: .25em .8em; text-align: r
 th:first-child, td:first-child { text-align: left; }
 figure { margin: 0 0 1.2em; } figcaption { color: #555; font-size: .9em; }
 .row { display: grid; grid-template-columns: repeat(4, 1fr); gap: 4px; } .row img { width: 100%; display: block; }
+.sheet { max-width: 100%; }
 .heads { color: #555; font-size: .9em; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(320px, 1fr)); gap: 1em; }
 .plot .title { font-size: 13px; font-weight: 600; } .plot .tick { font-size: 10.5px; fill: #666; } .plot .grid { stroke: #e4e4e4; }
@@ -63,6 +64,8 @@ def to_html(evaluation: Evaluation, history: dict[str, list[float]] | None = Non
     if history and history.get("iteration"):
         plots = "".join(line_plot(title, history["iteration"], history[name]) for name, title in _PLOTS)
         body.append(f'<h2>Fitting</h2><div class="plots">{plots}</div>')
+    for heading, picture in evaluation.sheets.items():
+        body.append(f'<h2>{escape(heading)}</h2><img class="sheet" alt="" src="{_inline(picture)}">')
     for split in evaluation.splits:
         rows = "".join(_row(sample) for sample in evaluation.samples if sample.split == split)
         heads = "<span>input</span><span>ground truth</span><span>render</span><span>error (black: 64 of 255 or more)</span>"

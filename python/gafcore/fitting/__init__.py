@@ -6,6 +6,7 @@ from gafcore.fitting.interrupts import Interrupted
 from gafcore.fitting.loop import FitResult, fit
 from gafcore.fitting.lpips import Lpips, load_lpips
 from gafcore.fitting.prior import Prior, PriorRequest, PriorViews
+from gafcore.fitting.pseudo import PseudoConfig, PseudoTruths, make_prior
 from gafcore.fitting.step import DivergedError
 
 __all__ = [
@@ -20,6 +21,9 @@ __all__ = [
     "Prior",
     "PriorRequest",
     "PriorViews",
+    "PseudoConfig",
+    "PseudoTruths",
     "fit",
     "load_lpips",
+    "make_prior",
 ]

@@ -135,6 +135,7 @@ def _to_tensors(state: FitState) -> dict[str, Tensor]:
     tensors |= {f"adam.{name}": x for name, x in state.adam.state().items()}
     tensors |= {f"history.{name}": torch.tensor(values, dtype=torch.float64) for name, values in state.history.items()}
     tensors |= {"density.grad_sum": state.stats.grad_sum, "density.views": state.stats.views, "binding": state.binding}
+    tensors |= {f"prior.{name}": x for name, x in state.prior.items()}
     tensors |= {"rng.torch": torch.get_rng_state(), "iteration": torch.tensor(state.iteration)}
     return {name: x.contiguous() for name, x in tensors.items()}
 
@@ -148,6 +149,7 @@ def _from_tensors(stored: dict[str, Tensor], config: FitConfig) -> FitState:
     state.iteration = int(stored["iteration"])
     state.stats = DensityStats(stored["density.grad_sum"], stored["density.views"])
     state.history = {name: stored[f"history.{name}"].tolist() for name in HISTORY}
+    state.prior = group("prior.")
     torch.set_rng_state(stored["rng.torch"])  # the fit draws nothing from it, but a prior may
     return state
 

@@ -22,7 +22,7 @@ from gafcore.fitting.data import fingerprint, training_frames
 from gafcore.fitting.display import Display, tensorboard
 from gafcore.fitting.interrupts import Interrupted, StopRequest, stop_requests
 from gafcore.fitting.lpips import load_lpips
-from gafcore.fitting.prior import Prior
+from gafcore.fitting.prior import Prior, StatefulPrior
 from gafcore.fitting.schedule import frame_at
 from gafcore.fitting.state import FitState, density_round, finished_avatar, initial_tensors, make_state, person
 from gafcore.fitting.step import StageTimes, StepResult, Terms, bake_shape, check_finite, take_step
@@ -89,6 +89,8 @@ def fit(
             check_no_unfinished(folder)
     numbers = training_frames(capture, config.split)
     identity = fingerprint(capture, numbers)
+    if isinstance(prior, StatefulPrior):
+        identity["prior"] = prior.identity
     terms = Terms(_perceptual(config), prior)
     if resume:
         state = _resume(folder, config, identity)
@@ -96,6 +98,8 @@ def fit(
         state = _start(capture, numbers, config)
         if folder is not None:
             set_aside(folder)
+    if isinstance(prior, StatefulPrior):
+        prior.restore(state.prior)
     times, first = StageTimes(), state.iteration
     begin = time.perf_counter()
     events = folder / "tensorboard" if folder is not None and config.tensorboard else None
@@ -108,7 +112,7 @@ def fit(
                 with times.stage("density"):
                     density_round(state, triangle_sizes(rig.template, rig.faces), config)
             _report(state, step, display, writer, callback)
-            _checkpoint_if_due(state, config, identity, folder, stop)
+            _checkpoint_if_due(state, config, identity, folder, stop, prior)
     seconds = {**times.seconds, "total": time.perf_counter() - begin}
     check_finite(state)
     avatar = finished_avatar(state, capture.rig, person(state, capture.params), config.sh_degree)
@@ -149,7 +153,9 @@ def _report(state: FitState, step: StepResult, display: Display, writer: Any, ca
         callback(state.iteration, step)
 
 
-def _checkpoint_if_due(state: FitState, config: FitConfig, identity: dict[str, str], folder: Path | None, stop: StopRequest) -> None:
+def _checkpoint_if_due(
+    state: FitState, config: FitConfig, identity: dict[str, str], folder: Path | None, stop: StopRequest, prior: Prior | None
+) -> None:
     """Write a checkpoint when it is time, at the end, or before obeying a signal."""
     finished = state.iteration == config.iterations
     stopping = stop.signal_number is not None and not finished
@@ -157,6 +163,8 @@ def _checkpoint_if_due(state: FitState, config: FitConfig, identity: dict[str, s
     outdated = finished and folder is not None and (folder / FOLDER).is_dir()  # of an interrupt: it would say that the fit is unfinished
     if folder is not None and (due or stopping or outdated):
         check_finite(state)
+        if isinstance(prior, StatefulPrior):
+            state.prior = prior.state()
         save_checkpoint(folder, state, config, identity)
     if stopping:
         assert stop.signal_number is not None

@@ -15,10 +15,14 @@ Perceptual = Callable[[Tensor, Tensor], Tensor]
 
 
 def image_loss(
-    image: Float[Tensor, "C H W 3"], target: Float[Tensor, "C H W 3"], weights: LossWeights, perceptual: Perceptual | None = None
+    image: Float[Tensor, "C H W 3"],
+    target: Float[Tensor, "C H W 3"],
+    weights: LossWeights,
+    perceptual: Perceptual | None = None,
+    mask: Float[Tensor, "C H W"] | None = None,
 ) -> Float[Tensor, ""]:
-    """L_img = l1 |x - y| + ssim (1 - SSIM) + lpips LPIPS; the last term where `perceptual` is given."""
-    l1, ssim = photometric_loss(image, target)
+    """L_img = l1 |x - y| + ssim (1 - SSIM) + lpips LPIPS; the last term where `perceptual` is given. `mask` weights pixels (not LPIPS)."""
+    l1, ssim = photometric_loss(image, target, mask)
     loss = weights.l1 * l1 + weights.ssim * (1 - ssim)
     if perceptual is not None and weights.lpips > 0:
         loss = loss + weights.lpips * perceptual(image, target).mean()

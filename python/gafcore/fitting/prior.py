@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gafcore.rigs import Rig
 from gafcore.types import Camera, Frame, RigParams
 
 
@@ -25,7 +26,11 @@ class PriorRequest:
         iteration: From 1.
         frame: The training frame of this iteration: the picture that the prior may condition on.
         params: The rig at that frame's timestep, as tuned so far (no gradient).
-        render: Draws the current avatar at that timestep from any cameras of one image size, without gradients.
+        rig: The capture's, with the person's identity baked in: `params` has no shape.
+        vertices: The posed rig, metres (no gradient).
+        captured_on: RGB behind the head in `frame`'s picture.
+        render: Draws the current avatar at that timestep from any cameras of one image size, without gradients; over `background` unless
+            another one is given.
         background: RGB behind the head in this iteration.
         generator: The only source of randomness that keeps a resumed run equal to an uninterrupted one.
     """
@@ -33,21 +38,54 @@ class PriorRequest:
     iteration: int
     frame: Frame
     params: RigParams
-    render: Callable[[Sequence[Camera]], Float[Tensor, "C H W 3"]]
+    rig: Rig
+    vertices: Float[Tensor, "V 3"]
+    captured_on: tuple[float, float, float]
+    render: Callable[..., Float[Tensor, "C H W 3"]]
     background: Float[Tensor, "3"]
     generator: torch.Generator
 
 
 @dataclass(frozen=True)
 class PriorViews:
-    """Extra views and what they should look like; `weight` scales their loss."""
+    """Extra views and what they should look like.
+
+    Attributes:
+        cameras: Of one image size.
+        targets: Of that size, or smaller by a whole factor: renders are averaged to it before they are compared.
+        weight: Scales the loss of these views.
+        timestep: The moment they show; that of the request's frame where absent.
+        background: RGB behind the head in the targets; the request's where absent.
+        mask: Weights of pixels, 0 to 1; the loss shrinks with their mean. All 1 where absent.
+        squared: Compare by the mean squared difference, times 0.5, instead of L_img: score distillation.
+    """
 
     cameras: Sequence[Camera]
     targets: Float[Tensor, "C H W 3"]
     weight: float = 1.0
+    timestep: int | None = None
+    background: Float[Tensor, "3"] | None = None
+    mask: Float[Tensor, "C h w"] | None = None
+    squared: bool = False
 
 
 class Prior(Protocol):
     """Anything callable like this. `None` means: nothing at this iteration."""
 
     def __call__(self, request: PriorRequest) -> PriorViews | None: ...
+
+
+@runtime_checkable
+class StatefulPrior(Protocol):
+    """A prior that remembers: checkpoints keep its `state`, and a resumed fit hands it back before anything else is asked."""
+
+    @property
+    def identity(self) -> str:
+        """Equal for equal weights and settings."""
+        ...
+
+    def __call__(self, request: PriorRequest) -> PriorViews | None: ...
+
+    def state(self) -> dict[str, Tensor]: ...
+
+    def restore(self, state: dict[str, Tensor]) -> None: ...

@@ -33,6 +33,7 @@ class FitState:
     stats: DensityStats
     fixed: dict[str, Tensor]  # rig and colour tensors that this fit does not move
     history: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in HISTORY})
+    prior: dict[str, Tensor] = field(default_factory=dict)  # what a `StatefulPrior` remembers
 
     @property
     def tensors(self) -> dict[str, Tensor]:

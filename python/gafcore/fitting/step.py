@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from gafcore.avatars.density import accumulate
 from gafcore.avatars.frames import describe
@@ -109,8 +110,19 @@ def take_step(
     if terms.prior is not None:
         with times.stage("prior"):
             draws = generator(config, "prior", iteration)
-            request = PriorRequest(iteration, frame, params.detach(), _preview(avatar, vertices, background), background, draws)
-            loss = loss + _prior_loss(terms, request, avatar, vertices, config)
+            posed = vertices.detach()
+            request = PriorRequest(
+                iteration=iteration,
+                frame=frame,
+                params=params.detach(),
+                rig=rig,
+                vertices=posed[0],
+                captured_on=captured_on,
+                render=_preview(avatar, posed, background),
+                background=background,
+                generator=draws,
+            )
+            loss = loss + _prior_loss(terms, request, avatar, rig_params(state, shared), _color_row(state, frame), config)
     value = float(loss.detach())
     if not math.isfinite(value):
         raise DivergedError(f"iteration {iteration}: the loss is {value} on the {describe(frame)}; try smaller learning rates")
@@ -157,23 +169,50 @@ def _penalties(avatar: RiggedAvatar, visible: Bool[Tensor, "N"], config: FitConf
     return weights.position * position + weights.scale * scale
 
 
-def _preview(avatar: RiggedAvatar, vertices: Tensor, background: Tensor) -> Callable[[Sequence[Camera]], Tensor]:
+def _preview(avatar: RiggedAvatar, vertices: Tensor, background: Tensor) -> Callable[..., Tensor]:
     """The avatar as it is now, for a prior to look at."""
 
-    def preview(cameras: Sequence[Camera]) -> Float[Tensor, "C H W 3"]:
+    def preview(cameras: Sequence[Camera], behind: Tensor = background) -> Float[Tensor, "C H W 3"]:
         with torch.no_grad():
-            return draw(pose_on(avatar, vertices), cameras, background).image
+            return draw(pose_on(avatar, vertices), cameras, behind).image
 
     return preview
 
 
-def _prior_loss(terms: Terms, request: PriorRequest, avatar: RiggedAvatar, vertices: Tensor, config: FitConfig) -> Tensor | float:
-    """L_img between the prior's targets and renders of its views (the second term of GAF's equation 5)."""
+def _prior_loss(
+    terms: Terms,
+    request: PriorRequest,
+    avatar: RiggedAvatar,
+    params: RigParams,
+    color: Float[Tensor, "2 3"] | None,
+    config: FitConfig,
+) -> Tensor | float:
+    """L_img between the prior's targets and renders of its views (the second term of GAF's equation 5).
+
+    Only the Gaussians follow it: pose and expression, and the camera's colours, are what the pictures say.
+    """
     assert terms.prior is not None
     views = terms.prior(request)
     if views is None:
         return 0.0
-    image = draw(pose_on(avatar, vertices), views.cameras, request.background).image
-    if image.shape != views.targets.shape:
-        raise ValueError(f"the prior's targets must be {list(image.shape)} for its cameras, got {list(views.targets.shape)}")
-    return views.weight * image_loss(image, views.targets.detach(), config.loss, terms.perceptual)
+    vertices = request.vertices[None]
+    if views.timestep is not None and views.timestep != request.frame.timestep:
+        vertices = request.rig.vertices(params[views.timestep].detach())
+    background = request.background if views.background is None else views.background
+    view = draw(pose_on(avatar, vertices), views.cameras, background)
+    image = _averaged(corrected(view, background, None if color is None else color.detach()), views.targets)
+    targets = views.targets.detach()
+    if views.squared:
+        return views.weight * 0.5 * (image - targets).square().mean()
+    share = 1.0 if views.mask is None else float(views.mask.mean())
+    return views.weight * share * image_loss(image, targets, config.loss, terms.perceptual, views.mask)
+
+
+def _averaged(image: Float[Tensor, "C H W 3"], targets: Float[Tensor, "C h w 3"]) -> Float[Tensor, "C h w 3"]:
+    """The render at the size of the targets, which is smaller by a whole factor."""
+    factor = image.shape[1] // max(targets.shape[1], 1)
+    if factor < 1 or image.shape != (targets.shape[0], factor * targets.shape[1], factor * targets.shape[2], 3):
+        raise ValueError(
+            f"the prior's targets must be {list(image.shape)} for its cameras, or smaller by a whole factor, got {list(targets.shape)}"
+        )
+    return image if factor == 1 else avg_pool2d(image.permute(0, 3, 1, 2), factor).permute(0, 2, 3, 1).contiguous()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,7 +16,7 @@ from gafcore.captures.splits import TRAIN, gaf_split, thin
 from gafcore.captures.synthetic.atlas import smooth_over_mesh
 from gafcore.captures.synthetic.cameras import FRONT_CAMERA, nersemble_arc
 from gafcore.captures.synthetic.hair import grow_hair
-from gafcore.captures.synthetic.lighting import ambient_occlusion, random_light
+from gafcore.captures.synthetic.lighting import N_DIRECTIONS, ambient_occlusion, random_light
 from gafcore.captures.synthetic.look import HAIR_STYLES, Look, random_look
 from gafcore.captures.synthetic.motion import random_identity, random_motion
 from gafcore.captures.synthetic.paint import paint
@@ -142,7 +143,7 @@ def from_motion(
     Frames run through the cameras of a timestep before the next timestep: frame `t * len(cameras) + c`.
     """
     look = random_look(seed, hair)
-    model = _model(rig, params, look, seed, page_px or min(1024, 2 * max(c.height for c in cameras)))
+    model = make_model(rig, params, look, seed, page_px or min(1024, 2 * max(c.height for c in cameras)))
     vertices = rig.vertices(params)
     cache = ImageCache(cache_bytes)
     views = tuple(
@@ -203,14 +204,27 @@ def _frame(shot: _Shot, timestep: int, camera_index: int) -> Frame:
 
 
 @torch.no_grad()
-def _model(rig: Rig, params: RigParams, look: Look, seed: int, page_px: int) -> Model:
+def make_model(rig: Rig, params: RigParams, look: Look, seed: int, page_px: int, *, detail: float = 1.0, hair_length: float = 1.0) -> Model:
+    """A person who can be rendered in any pose.
+
+    Args:
+        rig: The mesh.
+        params: Identity and static offset; the pose is not read.
+        look: Colours and hair style.
+        seed: Chooses texture, light and locks.
+        page_px: Side of the texture pages.
+        detail: Share of the locks, and of the directions from which shadows are gathered: less is faster, and shows in large pictures.
+        hair_length: Relative to the style's.
+    """
     still = replace(rig.neutral(), shape=params.shape, static_offset=params.static_offset)
     neutral = rig.vertices(still)[0]
-    hair = grow_hair(rig, neutral, look, seed)
+    hair = grow_hair(rig, neutral, look, seed, detail=detail, length=hair_length)
     everything = torch.cat([neutral, hair.vertices])
     faces = torch.cat([rig.faces, hair.faces + rig.n_vertices])
     normals = torch.cat([vertex_normals(neutral, rig.faces), hair.normals])
-    head, locks = ambient_occlusion(everything, normals, faces).split([rig.n_vertices, len(hair.vertices)])
+    head, locks = ambient_occlusion(everything, normals, faces, math.ceil(detail * N_DIRECTIONS)).split(
+        [rig.n_vertices, len(hair.vertices)]
+    )
     head = smooth_over_mesh(rig.faces, head, 3)  # the depth maps' pixels would show as blotches
     for region, least in _LEAST_LIGHT.items():
         if region in rig.regions:

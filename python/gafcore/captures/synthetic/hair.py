@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -59,11 +59,23 @@ _STYLES = {
 }
 
 
-def grow_hair(rig: Rig, vertices: Float[Tensor, "V 3"], look: Look, seed: int) -> Hair:
-    """Hair of the look's style on the neutral head of a person ([V, 3], metres)."""
+def grow_hair(rig: Rig, vertices: Float[Tensor, "V 3"], look: Look, seed: int, *, detail: float = 1.0, length: float = 1.0) -> Hair:
+    """Hair of the look's style on the neutral head of a person ([V, 3], metres).
+
+    Args:
+        rig: Whose scalp it grows on.
+        vertices: The neutral head.
+        look: Style and colour.
+        seed: Chooses the locks.
+        detail: Share of the style's locks; fewer are wider, so that the head stays covered. Small pictures need few.
+        length: Of the locks, relative to the style's.
+    """
     if look.hair_style == "bald":
         return _empty()
     style, skull = _STYLES[look.hair_style], Skull.of(rig, vertices)
+    if detail != 1 or length != 1:
+        fewer = int(style.n_locks * detail)
+        style = replace(style, n_locks=fewer, width=style.width / math.sqrt(detail), length=style.length * length)
     rng = generator(seed, "hair")
     noise = Noise3(rng)
     parts = [_cap(rig, vertices, skull, style, look, noise)]

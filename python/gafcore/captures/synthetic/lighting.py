@@ -18,7 +18,7 @@ _COSINE_BANDS = torch.tensor([1.0] + [2 / 3] * 3 + [1 / 4] * 5)
 # Light that enters skin spreads before it leaves, red the most: it softens the higher bands, and so warms the edge of shadows.
 _SCATTER = torch.tensor([[1.0, 1.0, 1.0]] + [[0.94, 0.98, 1.0]] * 3 + [[0.75, 0.92, 1.0]] * 5)
 
-_N_DIRECTIONS = 28
+N_DIRECTIONS = 28
 _DEPTH_MAP_PX = 224
 _DEPTH_BIAS_M = 0.0035  # more than a pixel of the depth map on a slope, less than a lip
 _FAR_M = 6.0
@@ -63,13 +63,15 @@ def irradiance(light: Light, normals: Float[Tensor, "N 3"]) -> Float[Tensor, "N 
     return (sh_basis(normals) @ light.irradiance).clamp_min(0)
 
 
-def ambient_occlusion(vertices: Float[Tensor, "V 3"], normals: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"]) -> Float[Tensor, "V"]:
+def ambient_occlusion(
+    vertices: Float[Tensor, "V 3"], normals: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"], n_directions: int = N_DIRECTIONS
+) -> Float[Tensor, "V"]:
     """The share of the sky, weighted by the cosine, that vertices see past the mesh, 0..1: depth maps from many directions."""
     center = (vertices.amin(0) + vertices.amax(0)) / 2
     radius = float((vertices - center).norm(dim=-1).max())
     focal = 0.5 * _DEPTH_MAP_PX * _FAR_M / radius
     seen, total = torch.zeros(len(vertices)), torch.zeros(len(vertices))
-    for direction in _sphere(_N_DIRECTIONS):
+    for direction in _sphere(n_directions):
         up = (0.0, 1.0, 0.0) if abs(float(direction[1])) < 0.95 else (0.0, 0.0, 1.0)
         eye = (center + direction * _FAR_M).tolist()
         camera = look_at(eye, center.tolist(), up, focal_px=focal, width=_DEPTH_MAP_PX, height=_DEPTH_MAP_PX)

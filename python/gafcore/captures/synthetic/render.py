@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,15 +59,25 @@ def pose_hair(model: Model, vertices: Float[Tensor, "V 3"]) -> tuple[Float[Tenso
 
 
 def render(model: Model, vertices: Float[Tensor, "V 3"], camera: Camera, *, samples: int = 4) -> Float[Tensor, "H W 4"]:
+    """`render_views` from one camera."""
+    return render_views(model, vertices, [camera], samples=samples)[0]
+
+
+def render_views(
+    model: Model, vertices: Float[Tensor, "V 3"], cameras: Sequence[Camera], *, samples: int = 4
+) -> list[Float[Tensor, "H W 4"]]:
     """sRGB colour on white, and coverage, each the mean of `samples` x `samples` points a pixel.
 
     The mean is taken over display values, not light: then colour = alpha * foreground + (1 - alpha) * background holds exactly for what is
     stored, as it does for splats and for pictures that were matted after capture.
     """
     scene = _scene(model, vertices)
-    eye = camera_position(camera)
-    rgba = antialiased(lambda raster: _shade(model, scene, raster, eye), scene.vertices, scene.faces, camera, samples=samples)
-    return torch.cat([rgba[..., :3] + (1 - rgba[..., 3:]), rgba[..., 3:]], -1)
+    views = []
+    for camera in cameras:
+        shade = functools.partial(_shade, model, scene, eye=camera_position(camera))
+        rgba = antialiased(shade, scene.vertices, scene.faces, camera, samples=samples)
+        views.append(torch.cat([rgba[..., :3] + (1 - rgba[..., 3:]), rgba[..., 3:]], -1))
+    return views
 
 
 def _scene(model: Model, vertices: Tensor) -> _Scene:

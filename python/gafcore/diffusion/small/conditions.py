@@ -1,0 +1,78 @@
+"""From a picture and its tracked rig to what the networks take: the same for training pictures and for a capture's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from gafcore.captures.synthetic.noise import uniform
+from gafcore.diffusion.small.views import head_crop, head_pose, view_camera
+from gafcore.diffusion.small.warp import carry
+from gafcore.mesh import normal_map
+from gafcore.rigs.base import Rig
+from gafcore.types import Camera
+
+OVERSAMPLED = 2  # colours are carried from a crop so many times as large as the network's picture
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """One set: what `SmallPrior.regress` and `denoise` take, colours in -1..1, and the cameras of the views."""
+
+    image: Float[Tensor, "1 6 H W"]
+    fill: Float[Tensor, "1 N 3 H W"]
+    conditions: Float[Tensor, "1 N 4 H W"]
+    cameras: tuple[Camera, ...]
+
+
+@torch.no_grad()
+def prepare(
+    rgba: Float[Tensor, "h w 4"],
+    camera: Camera,
+    rig: Rig,
+    vertices: Float[Tensor, "V 3"],
+    targets: Sequence[Camera],
+    background: Float[Tensor, "3"],
+) -> Conditions:
+    """Conditions for views of a head.
+
+    Args:
+        rgba: A picture: colour times coverage by the head, and coverage.
+        camera: That took it.
+        rig: The head's.
+        vertices: As tracked in the picture, metres.
+        targets: Square cameras of the network's size (`random_views`).
+        background: RGB behind the head, in picture and views.
+    """
+    size = targets[0].width
+    crop = head_crop(camera, head_pose(rig, vertices), OVERSAMPLED * size)
+    near = crop.cut(rgba, rgba.new_zeros(4))
+    carried = carry(near, crop.camera(camera), targets, vertices, rig.faces)
+    small = replace(crop, size=size).camera(camera)
+    normals = normal_map(vertices, rig.faces, small)[0].permute(2, 0, 1)
+    picture = avg_pool2d(near.permute(2, 0, 1)[None], OVERSAMPLED)[0]
+    picture = picture[:3] + (1 - picture[3:]) * background[:, None, None]
+    fill = carried.fill + (1 - carried.mask[..., None]) * background
+    conditions = torch.cat([carried.visibility[..., None], carried.normals], -1)
+    return Conditions(
+        image=torch.cat([2 * picture - 1, normals])[None],
+        fill=(2 * fill - 1).permute(0, 3, 1, 2)[None],
+        conditions=conditions.permute(0, 3, 1, 2)[None],
+        cameras=tuple(targets),
+    )
+
+
+def random_views(rig: Rig, vertices: Float[Tensor, "V 3"], n: int, size: int, rng: torch.Generator) -> list[Camera]:
+    """GAF's viewpoints about the head: azimuth within 90 degrees (one in each n-th), elevation within 30, 1.0 to 1.2 m away."""
+    pose = head_pose(rig, vertices)
+    cameras = []
+    for k in range(n):
+        azimuth, elevation = -90 + 180 * (k + uniform(rng, 0, 1)) / n, uniform(rng, -30, 30)
+        cameras.append(view_camera(pose, math.radians(azimuth), math.radians(elevation), uniform(rng, 1.0, 1.2), size))
+    return cameras

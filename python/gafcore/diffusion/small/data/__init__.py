@@ -1,0 +1,1 @@
+"""The shipped prior's weights (docs/small_prior.md)."""

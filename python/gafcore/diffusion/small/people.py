@@ -1,0 +1,158 @@
+"""What the small prior learns from: synthetic people by seed, each with one picture to start from and views from around the head."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from gafcore.captures.synthetic.capture import make_model
+from gafcore.captures.synthetic.look import random_look
+from gafcore.captures.synthetic.motion import random_identity, random_motion
+from gafcore.captures.synthetic.noise import generator, normal, uniform
+from gafcore.captures.synthetic.render import render_views
+from gafcore.diffusion.small.views import HeadPose, head_pose, view_camera
+from gafcore.diffusion.small.warp import Carried, carry
+from gafcore.mesh import normal_map, vertex_normals
+from gafcore.rigs.base import Rig
+from gafcore.types import Camera, RigParams
+
+SIZE = 64
+INPUT_SIZE = 128  # colours are carried from a picture of twice the resolution, as a capture offers
+N_VIEWS = 8  # made of each person; a training set is four of them
+_DETAIL = 0.25  # of hair and shadows: enough for 64 pixels, and three times as fast
+_N_MOMENTS = 24
+_SMOOTHING = 4  # rounds of averaging over neighbours: the hairline is a slope, not a step
+# Thickness of hair that the fit finds for a style, metres (avatars/hair.py), about.
+_THICKNESS_M = {"bald": 0.0, "buzz": 0.003, "short": 0.012, "curly": 0.022, "bob": 0.015, "bun": 0.010}
+
+
+@dataclass(frozen=True)
+class Person:
+    """One person at one moment, as small integers; pictures hold colour times coverage, and coverage.
+
+    Angles are in the head's own axes, degrees: azimuth positive on its left, elevation positive above.
+    """
+
+    image: np.ndarray  # uint8 [64, 64, 4], the input
+    image_normals: np.ndarray  # int8 [64, 64, 3], of the tracked rig, times 127
+    targets: np.ndarray  # uint8 [8, 64, 64, 4]
+    fill: np.ndarray  # uint8 [8, 64, 64, 3], see `Carried`
+    visibility: np.ndarray  # uint8 [8, 64, 64], 0 or 255
+    normals: np.ndarray  # int8 [8, 64, 64, 3]
+    angles: np.ndarray  # float32 [8, 2]
+    cameras: np.ndarray  # float32 [9, 25]: viewmat and K, the input's first
+
+    @staticmethod
+    def names() -> tuple[str, ...]:
+        return tuple(f.name for f in fields(Person))
+
+
+@torch.no_grad()
+def make_person(rig: Rig, seed: int) -> Person:
+    """The person of a seed. The rig that carries colours is tracked: a little off the truth, with hair only as a raised scalp."""
+    shape = random_identity(rig, seed, strength=0.9)
+    rng = generator(seed, "prior views")
+    look = random_look(seed)
+    params = random_motion(rig, shape, seed, _N_MOMENTS, 2.0)[int(torch.randint(_N_MOMENTS, (), generator=rng))]
+    model = make_model(rig, params, look, seed, 128, detail=_DETAIL, hair_length=uniform(rng, 0.7, 1.4))
+    vertices = rig.vertices(params)[0]
+    tracked = _tracked(rig, params, look.hair_style, rng)
+    tracked_vertices = rig.vertices(tracked)[0]
+    pose = head_pose(rig, tracked_vertices)
+    camera = _input_camera(pose, rng)
+    targets, angles = _target_cameras(pose, rng)
+    (picture,) = render_views(model, vertices, [camera], samples=2)
+    views = render_views(model, vertices, targets, samples=3)
+    picture, truths = _cut_out(picture), _cut_out(torch.stack(views))
+    carried = carry(picture, camera, targets, tracked_vertices, rig.faces)
+    small = _half(camera)
+    normals = normal_map(tracked_vertices, rig.faces, small)[0]
+    return _pack(picture, normals, truths, carried, angles, [small, *targets])
+
+
+def _tracked(rig: Rig, params: RigParams, style: str, rng: torch.Generator) -> RigParams:
+    """The parameters as a tracker would find them: identity, expression, turn and place with small errors, hair as a static offset."""
+    shape = params.shape + 0.15 * normal(rng, *params.shape.shape)
+    expr = (params.expr + 0.06 * normal(rng, *params.expr.shape)).clamp(0, 1)
+    rotation = params.rotation + math.radians(1.0) * normal(rng, 1, 3)
+    translation = params.translation + 0.0015 * normal(rng, 1, 3)
+    noisy = replace(params, shape=shape, expr=expr, rotation=rotation, translation=translation)
+    thickness = max(0.0, _THICKNESS_M[style] + 0.004 * float(normal(rng, 1)))
+    if uniform(rng, 0, 1) < 0.2:  # where no mask told
+        return noisy
+    return replace(noisy, static_offset=thickness * _scalp_direction(rig, noisy))
+
+
+def _scalp_direction(rig: Rig, params: RigParams) -> Float[Tensor, "V 3"]:
+    """Outward normals at rest on the scalp, fading out over its rim, zero elsewhere."""
+    weight = rig.regions["scalp"].to(rig.template.dtype)
+    edges = torch.cat([rig.faces[:, [0, 1]], rig.faces[:, [1, 2]], rig.faces[:, [2, 0]]])
+    edges = torch.cat([edges, edges.flip(1)])
+    degree = torch.zeros_like(weight).index_add_(0, edges[:, 0], weight.new_ones(edges.shape[0])).clamp(min=1)
+    for _ in range(_SMOOTHING):
+        weight = torch.zeros_like(weight).index_add_(0, edges[:, 0], weight[edges[:, 1]]) / degree
+    rest = replace(rig.neutral(1), shape=params.shape, static_offset=params.static_offset)
+    return weight[:, None] * vertex_normals(rig.vertices(rest)[0], rig.faces)
+
+
+def _input_camera(pose: HeadPose, rng: torch.Generator) -> Camera:
+    """Mostly from the front, sometimes from the side, from near and far."""
+    azimuth, elevation = 0.28 * float(normal(rng, 1)), 0.14 * float(normal(rng, 1))
+    roll, distance = 0.05 * float(normal(rng, 1)), uniform(rng, 0.6, 1.8)
+    camera = view_camera(_jittered(pose, rng), max(min(azimuth, 0.9), -0.9), elevation, distance, INPUT_SIZE, roll)
+    zoom = distance / 1.1 * uniform(rng, 0.94, 1.06)  # crops undo the distance
+    return replace(camera, K=camera.K * torch.tensor([[zoom, 1, 1], [1, zoom, 1], [1, 1, 1]]))
+
+
+def _target_cameras(pose: HeadPose, rng: torch.Generator) -> tuple[list[Camera], Float[Tensor, "8 2"]]:
+    """GAF's ranges: azimuth within 90 degrees, one view in each eighth, elevation within 30, 1.0 to 1.2 m away."""
+    cameras, angles = [], []
+    for k in range(N_VIEWS):
+        azimuth, elevation = -90 + 180 * (k + uniform(rng, 0, 1)) / N_VIEWS, uniform(rng, -30, 30)
+        roll = 0.03 * float(normal(rng, 1))
+        distance = uniform(rng, 1.0, 1.2)
+        cameras.append(view_camera(_jittered(pose, rng), math.radians(azimuth), math.radians(elevation), distance, SIZE, roll))
+        angles.append((azimuth, elevation))
+    return cameras, torch.tensor(angles)
+
+
+def _jittered(pose: HeadPose, rng: torch.Generator) -> HeadPose:
+    return replace(pose, center=pose.center + 0.004 * normal(rng, 3))
+
+
+def _cut_out(rgba: Float[Tensor, "*N H W 4"]) -> Float[Tensor, "*N H W 4"]:
+    """Colour times coverage, from colour on white."""
+    return torch.cat([rgba[..., :3] - (1 - rgba[..., 3:]), rgba[..., 3:]], -1)
+
+
+def _half(camera: Camera) -> Camera:
+    return replace(camera, K=camera.K * torch.tensor([[0.5], [0.5], [1.0]]), width=camera.width // 2, height=camera.height // 2)
+
+
+def _pack(picture: Tensor, image_normals: Tensor, truths: Tensor, carried: Carried, angles: Tensor, cameras: Sequence[Camera]) -> Person:
+    small = avg_pool2d(picture.permute(2, 0, 1)[None], 2)[0].permute(1, 2, 0)
+    return Person(
+        image=_bytes(small),
+        image_normals=_signed(image_normals),
+        targets=_bytes(truths),
+        fill=_bytes(carried.fill),
+        visibility=_bytes(carried.visibility),
+        normals=_signed(carried.normals),
+        angles=angles.numpy().astype(np.float32),
+        cameras=torch.stack([torch.cat([c.viewmat.flatten(), c.K.flatten()]) for c in cameras]).numpy(),
+    )
+
+
+def _bytes(x: Tensor) -> np.ndarray:
+    return (x.clamp(0, 1) * 255 + 0.5).to(torch.uint8).numpy()
+
+
+def _signed(x: Tensor) -> np.ndarray:
+    return (x.clamp(-1, 1) * 127).round().to(torch.int8).numpy()

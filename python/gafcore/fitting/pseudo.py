@@ -1,0 +1,166 @@
+"""Pseudo ground truths (GAF, section 4.2): views of the avatar that no camera took, as the small prior thinks they should look.
+
+Every `refresh_every` iterations a set of views is made from the training picture of that iteration and put into a pool, the oldest one
+leaving when the pool is full. Every iteration compares the avatar with views from the pool, at the prior's own resolution: what 64 pixels
+cannot show is left to the training pictures, so that the prior's blur does not reach them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gafcore.avatars.frames import checked_image, checked_mask, describe
+from gafcore.cameras import resize, stack
+from gafcore.captures.synthetic.noise import uniform
+from gafcore.diffusion.small.conditions import Conditions, prepare, random_views
+from gafcore.diffusion.small.prior import SmallPrior, load_prior
+from gafcore.errors import InputError
+from gafcore.fitting.prior import PriorRequest, PriorViews
+from gafcore.types import Camera
+
+_SUPERSAMPLED = 2  # the avatar is rendered so many times as large and averaged: splats are not widened to the prior's coarse pixels
+_STEPS = 10  # of the whole schedule, as GAF's t/20 of 1000 would be 50: more do not help this prior
+_SET = ("targets", "seen", "viewmats", "Ks", "timestep", "background")
+
+
+@dataclass(frozen=True)
+class PseudoConfig:
+    """How the prior joins a fit."""
+
+    prior_weight: float = 1.0
+    """Of L_img on the prior's views (GAF: 1)."""
+    refresh_every: int = 10
+    """Iterations between new sets of pseudo ground truths (GAF: 1)."""
+    prior_start: Literal["regression", "refined", "render", "sds"] = "regression"
+    """Where targets come from: the one-pass regression; the same, noised and denoised for sharpness; the avatar's own renders, noised
+    and denoised (GAF); or, every iteration anew, one step from the noised render and a squared loss (score distillation)."""
+    prior_levels: tuple[float, float] = (0.25, 0.5)
+    """Range of the noise levels (GAF: 0.02 to 0.98)."""
+    prior_seen: float = 0.1
+    """Weight of pixels whose surface the training picture shows, relative to the others: it shows them better (GAF: 1)."""
+    prior_views: int = 1
+    """Views compared in an iteration, of the four in a set (GAF: 4)."""
+    prior_mb: int = 16
+    """Memory for the pool of sets, MB; the oldest set leaves."""
+
+    def __post_init__(self) -> None:
+        low, high = self.prior_levels
+        if not 0 < low <= high <= 1:
+            raise InputError(f"prior_levels must be 0 < low <= high <= 1, got {low} and {high}")
+        if not 0 <= self.prior_seen <= 1:
+            raise InputError(f"prior_seen must be 0 to 1, got {self.prior_seen}")
+        for name in ("refresh_every", "prior_views", "prior_mb"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+def make_prior(name: str, config: PseudoConfig = PseudoConfig()) -> PseudoTruths | None:
+    """The prior that a flag names: "small" for the shipped one, "none", a file that scripts/train_small_prior.py wrote, or the folder of a
+    multi-view pipeline.
+
+    Raises:
+        MissingError, InputError: As `load_prior`.
+    """
+    if name == "none":
+        return None
+    if (Path(name) / "model_index.json").is_file():
+        from gafcore.fitting.pipeline_prior import PipelineTruths, load_pipeline
+
+        return PipelineTruths(load_pipeline(name), config)
+    return PseudoTruths(load_prior(None if name == "small" else name), config)
+
+
+class PseudoTruths:
+    """A `fitting.Prior` over the small prior's networks. `state` and `restore` let a resumed fit go on with the same pool."""
+
+    def __init__(self, prior: SmallPrior, config: PseudoConfig = PseudoConfig()) -> None:
+        self.prior, self.config, self.n_views = prior, config, prior.n_views
+        self._pool: list[dict[str, Tensor]] = []
+        set_bytes = prior.n_views * (prior.size**2 * 4 + 4 * (16 + 9)) + 64
+        self.capacity = max(1, config.prior_mb * 1_000_000 // set_bytes)
+
+    @property
+    def identity(self) -> str:
+        """Changes with the weights and the settings: a resumed fit must meet the same."""
+        digest = hashlib.sha256(json.dumps(asdict(self.config)).encode())
+        for network in (self.prior.regression, self.prior.diffusion):
+            for x in network.state_dict().values():
+                digest.update(x.numpy().tobytes())
+        return digest.hexdigest()
+
+    def __call__(self, request: PriorRequest) -> PriorViews:
+        distilling = self.config.prior_start == "sds"
+        if distilling or (request.iteration - 1) % self.config.refresh_every == 0:
+            self._pool.append(self._made(request))
+            del self._pool[: -1 if distilling else -self.capacity]
+        chosen = self._pool[int(torch.randint(len(self._pool), (), generator=request.generator))]
+        views = torch.randperm(self.n_views, generator=request.generator)[: self.config.prior_views].tolist()
+        size = self._render_size(chosen["targets"].shape[1])
+        return PriorViews(
+            cameras=[Camera(chosen["viewmats"][i], chosen["Ks"][i], size, size) for i in views],
+            targets=chosen["targets"][views].float() / 255,
+            weight=self.config.prior_weight,
+            timestep=int(chosen["timestep"]),
+            background=chosen["background"],
+            mask=None if distilling else 1 - (1 - self.config.prior_seen) * chosen["seen"][views].float(),
+            squared=distilling,
+        )
+
+    @staticmethod
+    def _render_size(side: int) -> int:
+        """Pixels of the avatar's renders that are compared with targets of `side`."""
+        return _SUPERSAMPLED * side
+
+    def state(self) -> dict[str, Tensor]:
+        """The pool, stacked."""
+        return {name: torch.stack([s[name] for s in self._pool]) for name in _SET} if self._pool else {}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on with the pool of `state`, or with an empty one."""
+        n = len(state["timestep"]) if state else 0
+        self._pool = [{name: state[name][i].clone() for name in _SET} for i in range(n)]
+
+    def _made(self, request: PriorRequest) -> dict[str, Tensor]:
+        """A set from the training picture of this iteration."""
+        rng = request.generator
+        cameras = random_views(request.rig, request.vertices, self.prior.n_views, self.prior.size, rng)
+        background = torch.rand(3, generator=rng)
+        given = prepare(_cut_out(request), request.frame.camera, request.rig, request.vertices, cameras, background)
+        targets = self._views(request, given, cameras, background)[0].permute(0, 2, 3, 1)
+        viewmats, Ks = stack([resize(c, _SUPERSAMPLED * c.width, _SUPERSAMPLED * c.height) for c in cameras])
+        values = ((targets + 1) * 127.5 + 0.5).clamp(0, 255).to(torch.uint8)
+        seen = (given.conditions[0, :, 0] > 0.5).to(torch.uint8)
+        cameras_and_moment = dict(viewmats=viewmats, Ks=Ks, timestep=torch.tensor(request.frame.timestep))
+        return dict(targets=values, seen=seen, background=background, **cameras_and_moment)
+
+    def _views(self, request: PriorRequest, given: Conditions, cameras: list[Camera], background: Tensor) -> Float[Tensor, "1 N 3 H W"]:
+        conditions = (given.image, given.fill, given.conditions)
+        kind, rng = self.config.prior_start, request.generator
+        if kind in ("render", "sds"):
+            fine = [resize(c, _SUPERSAMPLED * c.width, _SUPERSAMPLED * c.height) for c in cameras]
+            renders = request.render(fine, background).permute(0, 3, 1, 2)
+            start = 2 * torch.nn.functional.avg_pool2d(renders, _SUPERSAMPLED)[None].clamp(0, 1) - 1
+        else:
+            start = self.prior.regress(*conditions)
+        if kind == "regression":
+            return start
+        level = uniform(rng, *self.config.prior_levels)
+        return self.prior.denoise(*conditions, start, level, generator=rng, steps=1 if kind == "sds" else _STEPS)
+
+
+def _cut_out(request: PriorRequest) -> Float[Tensor, "H W 4"]:
+    """The training picture as colour times coverage, and coverage."""
+    mask = checked_mask(request.frame)
+    if mask is None:
+        raise InputError(f"{describe(request.frame)}: has no mask, which the prior needs to tell the head from what is behind it")
+    behind = mask.new_tensor(request.captured_on)
+    color = checked_image(request.frame) - (1 - mask)[..., None] * behind
+    return torch.cat([color.clamp(min=0), mask[..., None]], -1)

@@ -1,0 +1,139 @@
+"""Pseudo ground truths in a fit, with a prior that computes in milliseconds."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+
+from gafcore.avatars import render
+from gafcore.errors import InputError, MissingError
+from gafcore.fitting import FitConfig, Interrupted, LearningRates, PseudoConfig, PseudoTruths, fit, make_prior
+from gafcore.types import Capture
+from tests.cases.ball import ball_capture
+from tests.cases.small_prior import tiny_prior
+
+QUICK = FitConfig(iterations=8, checkpoint_every=100)
+LONGER = replace(QUICK, iterations=40, lr=LearningRates(colors=0.03))
+OFTEN = PseudoConfig(refresh_every=3, prior_views=2)
+
+
+@pytest.fixture(scope="module")
+def capture() -> Capture:
+    return ball_capture()
+
+
+def run(capture, config=OFTEN, fit_config=QUICK, **options):
+    return fit(capture, fit_config, prior=PseudoTruths(tiny_prior(), config), progress=False, **options)
+
+
+def tensors(result):
+    return result.avatar.parameters()
+
+
+def assert_same_bits(a, b):
+    assert all(torch.equal(x, b_x) for x, b_x in zip(tensors(a).values(), tensors(b).values(), strict=True))
+
+
+@pytest.mark.parametrize("start", ["regression", "refined", "render", "sds"])
+def test_same_seed_same_bits_and_another_result_than_without(capture, start):
+    config = replace(OFTEN, prior_start=start)
+    a, b = run(capture, config), run(capture, config)
+    assert_same_bits(a, b)
+    free = fit(capture, QUICK, progress=False)
+    assert not torch.equal(a.avatar.sh, free.avatar.sh)
+    assert "No prior on unseen views." not in a.notes
+
+
+@pytest.mark.parametrize("start", ["regression", "render"])
+def test_interrupted_and_resumed_equals_uninterrupted(capture, tmp_path, start):
+    """Stopped between refreshes, so the pool of the stopped run is needed."""
+    config = replace(OFTEN, prior_start=start)
+
+    def stop(iteration, _):
+        if iteration == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        run(capture, config, out=tmp_path, callback=stop)
+    resumed = run(capture, config, out=tmp_path, resume=True)
+    assert resumed.iterations == 3
+    assert_same_bits(resumed, run(capture, config))
+
+
+def test_a_resumed_fit_must_meet_the_same_prior(capture, tmp_path):
+    def stop(iteration, _):
+        if iteration == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        run(capture, out=tmp_path, callback=stop)
+    with pytest.raises(InputError, match="'prior' differs"):
+        run(capture, replace(OFTEN, prior_weight=2.0), out=tmp_path, resume=True)
+
+
+def test_the_pool_refreshes_and_keeps_its_bound(capture, monkeypatch):
+    truths = PseudoTruths(tiny_prior(), PseudoConfig(refresh_every=1, prior_mb=1))
+    assert 0 < truths.capacity * (2 * 16 * 16 * 4) <= 1_000_000
+    truths.capacity = 3
+    fit(capture, QUICK, prior=truths, progress=False)
+    state = truths.state()
+    assert state["targets"].shape == (3, 2, 16, 16, 3) and state["targets"].dtype == torch.uint8
+    again = PseudoTruths(tiny_prior())
+    again.restore(state)
+    assert all(torch.equal(x, again.state()[name]) for name, x in state.items())
+    again.restore({})
+    assert again.state() == {}
+
+
+class Black:
+    """A prior whose answer is black."""
+
+    size, n_views = 16, 2
+    regression = diffusion = tiny_prior().regression
+
+    def regress(self, image, fill, conditions):
+        return torch.full_like(fill, -1.0)
+
+
+def blackened(capture, **settings):
+    config = PseudoConfig(prior_weight=3.0, prior_views=2, **settings)
+    return fit(capture, LONGER, prior=PseudoTruths(Black(), config), progress=False)
+
+
+def brightness(result, capture, frame):
+    return float(render(result.avatar, [capture.frames[frame].camera], capture.params[0]).image.mean())
+
+
+def test_targets_pull_the_unseen_side(capture):
+    """Seen from the side, the avatar gets darker than without the prior."""
+    free = fit(capture, LONGER, progress=False)
+    assert brightness(blackened(capture), capture, 1) < brightness(free, capture, 1) - 0.02
+
+
+def test_what_the_picture_shows_is_left_to_it(capture):
+    """A prior that contradicts the picture spoils the training view less when seen pixels do not count."""
+    spared, spoiled = blackened(capture, prior_seen=0.0), blackened(capture, prior_seen=1.0)
+    assert spared.history["psnr"][-1] > spoiled.history["psnr"][-1] + 0.5
+
+
+def test_a_capture_without_masks_is_refused(capture):
+    bare = replace(capture, frames=tuple(replace(f, mask=None) for f in capture.frames))
+    with pytest.raises(InputError, match="has no mask, which the prior needs"):
+        run(bare, fit_config=replace(QUICK, background="white"))
+
+
+def test_settings_are_checked():
+    with pytest.raises(InputError, match="prior_levels must be 0 < low <= high <= 1, got 0.5 and 0.2"):
+        PseudoConfig(prior_levels=(0.5, 0.2))
+    with pytest.raises(InputError, match="refresh_every must be at least 1, got 0"):
+        PseudoConfig(refresh_every=0)
+
+
+def test_the_flag_names_a_prior(tmp_path):
+    assert make_prior("none") is None
+    with pytest.raises(MissingError, match="nothing.safetensors: no such file"):
+        make_prior(str(tmp_path / "nothing.safetensors"))
