@@ -107,6 +107,9 @@ def test_what_is_missing_is_named(tmp_path, console):
         train_prior([str(tmp_path)], replace(BASE, model="autoencoder"), tmp_path, cpu=True, console=console)
     with pytest.raises(InputError, match="5 samples, of which 5 are held out"):
         train_prior(DATA, replace(BASE, model="autoencoder", n_validation=5), tmp_path, cpu=True, console=console)
+    vae = train_prior(DATA, replace(BASE, model="autoencoder", steps=1, validate_every=0), tmp_path / "v", cpu=True, console=console).folder
+    with pytest.raises(InputError, match="write shards, or set workers 0"):
+        train_prior(DATA, replace(BASE, vae=vae, workers=1), tmp_path, cpu=True, console=console)
     with pytest.raises(InputError, match="an autoencoder trains on pictures"):
         prepare_shards(DATA, replace(BASE, model="autoencoder"), tmp_path)
 

@@ -18,7 +18,7 @@ from tests.cases.small_prior import tiny_prior
 
 QUICK = FitConfig(iterations=8, checkpoint_every=100)
 LONGER = replace(QUICK, iterations=40, lr=LearningRates(colors=0.03))
-OFTEN = PseudoConfig(refresh_every=3, prior_views=2)
+OFTEN = PseudoConfig(refresh_every=3, prior_views=2, prior_until=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_a_resumed_fit_must_meet_the_same_prior(capture, tmp_path):
 
 
 def test_the_pool_refreshes_and_keeps_its_bound(capture, monkeypatch):
-    truths = PseudoTruths(tiny_prior(), PseudoConfig(refresh_every=1, prior_mb=1))
+    truths = PseudoTruths(tiny_prior(), PseudoConfig(refresh_every=1, prior_mb=1, prior_until=1.0))
     assert 0 < truths.capacity * (2 * 16 * 16 * 4) <= 1_000_000
     truths.capacity = 3
     fit(capture, QUICK, prior=truths, progress=False)
@@ -118,6 +118,13 @@ def test_what_the_picture_shows_is_left_to_it(capture):
     """A prior that contradicts the picture spoils the training view less when seen pixels do not count."""
     spared, spoiled = blackened(capture, prior_seen=0.0), blackened(capture, prior_seen=1.0)
     assert spared.history["psnr"][-1] > spoiled.history["psnr"][-1] + 0.5
+
+
+def test_the_last_iterations_are_the_pictures_own(capture):
+    """Eight iterations, the prior until half of them: four sets are made."""
+    truths = PseudoTruths(tiny_prior(), PseudoConfig(refresh_every=1, prior_until=0.5))
+    fit(capture, QUICK, prior=truths, progress=False)
+    assert len(truths.state()["timestep"]) == 4
 
 
 def test_a_capture_without_masks_is_refused(capture):

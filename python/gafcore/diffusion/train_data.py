@@ -183,6 +183,8 @@ def open_data(names: Sequence[str], config: TrainConfig, parts: Parts) -> TrainD
         notes = tuple(f"skipped {name}: {why}" for name, why in samples.skipped.items())
     elif config.model == "autoencoder":
         samples = pictures_of(names, config)
+    elif config.workers:
+        raise InputError("workers load shards and pictures; captures are encoded by the training process: write shards, or set workers 0")
     else:
         samples = EncodedSet(pictures_of(names, config), encoder_of(config, parts))
     held = config.n_validation if config.validate_every else 0

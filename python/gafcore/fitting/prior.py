@@ -24,6 +24,7 @@ class PriorRequest:
 
     Attributes:
         iteration: From 1.
+        iterations: Of the whole fit.
         frame: The training frame of this iteration: the picture that the prior may condition on.
         params: The rig at that frame's timestep, as tuned so far (no gradient).
         rig: The capture's, with the person's identity baked in: `params` has no shape.
@@ -36,6 +37,7 @@ class PriorRequest:
     """
 
     iteration: int
+    iterations: int
     frame: Frame
     params: RigParams
     rig: Rig

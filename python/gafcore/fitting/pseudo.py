@@ -46,6 +46,9 @@ class PseudoConfig:
     """Range of the noise levels (GAF: 0.02 to 0.98)."""
     prior_seen: float = 0.1
     """Weight of pixels whose surface the training picture shows, relative to the others: it shows them better (GAF: 1)."""
+    prior_until: float = 0.75
+    """Share of the iterations after which the prior is silent (GAF: 1). What no picture shows then stays as it is, and the rest of the fit
+    sharpens what they do show."""
     prior_views: int = 1
     """Views compared in an iteration, of the four in a set (GAF: 4)."""
     prior_mb: int = 16
@@ -55,8 +58,9 @@ class PseudoConfig:
         low, high = self.prior_levels
         if not 0 < low <= high <= 1:
             raise InputError(f"prior_levels must be 0 < low <= high <= 1, got {low} and {high}")
-        if not 0 <= self.prior_seen <= 1:
-            raise InputError(f"prior_seen must be 0 to 1, got {self.prior_seen}")
+        for name in ("prior_seen", "prior_until"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} must be 0 to 1, got {getattr(self, name)}")
         for name in ("refresh_every", "prior_views", "prior_mb"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -96,7 +100,9 @@ class PseudoTruths:
                 digest.update(x.numpy().tobytes())
         return digest.hexdigest()
 
-    def __call__(self, request: PriorRequest) -> PriorViews:
+    def __call__(self, request: PriorRequest) -> PriorViews | None:
+        if request.iteration > self.config.prior_until * request.iterations:
+            return None
         distilling = self.config.prior_start == "sds"
         if distilling or (request.iteration - 1) % self.config.refresh_every == 0:
             self._pool.append(self._made(request))

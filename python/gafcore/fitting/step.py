@@ -113,6 +113,7 @@ def take_step(
             posed = vertices.detach()
             request = PriorRequest(
                 iteration=iteration,
+                iterations=config.iterations,
                 frame=frame,
                 params=params.detach(),
                 rig=rig,
