@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -66,13 +67,18 @@ class PseudoConfig:
 
 
 def make_prior(name: str, config: PseudoConfig = PseudoConfig()) -> PseudoTruths | None:
-    """The prior that a flag names: "small" for the shipped one, "none", or a file that scripts/train_small_prior.py wrote.
+    """The prior that a flag names: "small" for the shipped one, "none", a file that scripts/train_small_prior.py wrote, or the folder of a
+    multi-view pipeline.
 
     Raises:
         MissingError, InputError: As `load_prior`.
     """
     if name == "none":
         return None
+    if (Path(name) / "model_index.json").is_file():
+        from gafcore.fitting.pipeline_prior import PipelineTruths, load_pipeline
+
+        return PipelineTruths(load_pipeline(name), config)
     return PseudoTruths(load_prior(None if name == "small" else name), config)
 
 
@@ -80,7 +86,7 @@ class PseudoTruths:
     """A `fitting.Prior` over the small prior's networks. `state` and `restore` let a resumed fit go on with the same pool."""
 
     def __init__(self, prior: SmallPrior, config: PseudoConfig = PseudoConfig()) -> None:
-        self.prior, self.config = prior, config
+        self.prior, self.config, self.n_views = prior, config, prior.n_views
         self._pool: list[dict[str, Tensor]] = []
         set_bytes = prior.n_views * (prior.size**2 * 4 + 4 * (16 + 9)) + 64
         self.capacity = max(1, config.prior_mb * 1_000_000 // set_bytes)
@@ -102,8 +108,8 @@ class PseudoTruths:
             self._pool.append(self._made(request))
             del self._pool[: -1 if distilling else -self.capacity]
         chosen = self._pool[int(torch.randint(len(self._pool), (), generator=request.generator))]
-        views = torch.randperm(self.prior.n_views, generator=request.generator)[: self.config.prior_views].tolist()
-        size = _SUPERSAMPLED * self.prior.size
+        views = torch.randperm(self.n_views, generator=request.generator)[: self.config.prior_views].tolist()
+        size = self._render_size(chosen["targets"].shape[1])
         return PriorViews(
             cameras=[Camera(chosen["viewmats"][i], chosen["Ks"][i], size, size) for i in views],
             targets=chosen["targets"][views].float() / 255,
@@ -113,6 +119,11 @@ class PseudoTruths:
             mask=None if distilling else 1 - (1 - self.config.prior_seen) * chosen["seen"][views].float(),
             squared=distilling,
         )
+
+    @staticmethod
+    def _render_size(side: int) -> int:
+        """Pixels of the avatar's renders that are compared with targets of `side`."""
+        return _SUPERSAMPLED * side
 
     def state(self) -> dict[str, Tensor]:
         """The pool, stacked."""
