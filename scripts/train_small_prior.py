@@ -2,7 +2,7 @@
 
     python scripts/train_small_prior.py people FOLDER                          # --part 0 --parts 2 shares the work
     python scripts/train_small_prior.py regression FOLDER --stop 1500
-    python scripts/train_small_prior.py diffusion FOLDER --stop 250            # from the regression's weights so far
+    python scripts/train_small_prior.py diffusion FOLDER                       # from the regression's weights so far
     python scripts/train_small_prior.py regression FOLDER --stop 1750
     python scripts/train_small_prior.py polish FOLDER                          # the regression on a second schedule
     python scripts/train_small_prior.py export FOLDER --out small_prior.safetensors

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -14,8 +16,10 @@ def inputs():
     return draw(2, 2, 3, 16, 16), torch.tensor([0.3, 0.7]), draw(2, 6, 16, 16), draw(2, 2, 3, 16, 16), draw(2, 2, 4, 16, 16)
 
 
-def test_before_training_the_answer_is_the_fill(inputs):
-    assert torch.equal(SmallPriorNetwork(TINY)(*inputs), inputs[3])
+def test_before_training_the_answer_is_the_fill_under_a_thin_grey_layer(inputs):
+    """The layer's logit is -4 and its colour 0: 1.8 % of grey."""
+    cover = 1 / (1 + math.exp(4))
+    torch.testing.assert_close(SmallPriorNetwork(TINY)(*inputs), (1 - cover) * inputs[3])
 
 
 def test_views_are_made_together_and_none_is_special(inputs):
