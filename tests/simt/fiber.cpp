@@ -167,7 +167,7 @@ void abandon_fiber(Fiber* fiber) {
 }
 
 #if defined(SIMT_TSAN)
-const unsigned kFiberSets = 3;
+const unsigned kFiberSets = kMostFiberSets;
 #else
 const unsigned kFiberSets = 1;
 #endif

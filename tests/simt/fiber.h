@@ -18,6 +18,7 @@ void reset_fiber(Fiber* fiber, void (*entry)(void*), void* argument);
 void abandon_fiber(Fiber* fiber);
 // Blocks take turns with so many sets of fibers. The race detector takes what one fiber does in two blocks as ordered, and so, where there are
 // barriers, what one set does; with several sets it compares each block with most others.
+constexpr unsigned kMostFiberSets = 3;
 extern const unsigned kFiberSets;
 // last: the fiber that is left will not be switched to again before reset_fiber.
 void switch_fiber(Fiber* from, Fiber* to, bool last = false);

@@ -57,7 +57,9 @@ struct SharedArray {
   size_t begin, bytes;
 };
 
-alignas(256) char arena[kArena];
+// One for each set of fibers: blocks on different sets are not ordered, and must not seem to share memory either.
+alignas(256) char arenas[kMostFiberSets][kArena];
+char* arena = arenas[0];
 std::map<const void*, SharedArray> arrays;
 size_t used = 0, claimed = 0, dynamic_begin = 0, dynamic_size = 0;
 
@@ -124,7 +126,8 @@ void close_memory() {
   open_now = false;
 }
 
-void reset_shared(size_t dynamic_bytes) {
+void reset_shared(size_t dynamic_bytes, size_t set) {
+  arena = arenas[set];
   arrays.clear();
   used = 0;
   claimed = dynamic_bytes;

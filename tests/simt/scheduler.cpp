@@ -34,6 +34,8 @@ uint64_t n_blocks = 0;       // so far
 const std::function<void()>* kernel = nullptr;
 std::mt19937_64 random_source;
 char launch_begin_tag, launch_end_tag, fence_tag;
+char set_tags[kMostFiberSets];  // blocks on one set of fibers run one after the other, in one arena of shared memory
+size_t set_now = 0;
 
 template <class T>
 void shuffle_order(std::vector<T>& items) {
@@ -43,6 +45,7 @@ void shuffle_order(std::vector<T>& items) {
 void enter(void* argument) {
   Thread* thread = static_cast<Thread*>(argument);
   acquire_tag(&launch_begin_tag);
+  acquire_tag(&set_tags[set_now]);
   try {
     (*kernel)();
   } catch (const Failed&) {
@@ -59,6 +62,7 @@ void enter(void* argument) {
   thread->state = State::kExited;
   ++block->n_exited;
   release_tag(&launch_end_tag);
+  release_tag(&set_tags[set_now]);
   switch_fiber(thread->fiber, main_fiber(), true);
 }
 
@@ -95,8 +99,9 @@ void run_block(dim3 dims, size_t dynamic_bytes) {
   block->threads.assign(n, Thread{});
   block->ready.clear();
   block->n_exited = block->n_at_barrier = 0;
-  reset_shared(dynamic_bytes);
-  const size_t first = size_t(n_blocks++ % kFiberSets) * 1024;  // a block has at most so many threads
+  set_now = size_t(n_blocks++ % kFiberSets);
+  reset_shared(dynamic_bytes, set_now);
+  const size_t first = set_now * 1024;  // a block has at most so many threads
   while (fibers.size() < kFiberSets * 1024) fibers.push_back(nullptr);
   for (unsigned i = 0; i < n; ++i) {
     Thread& t = block->threads[i];

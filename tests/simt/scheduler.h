@@ -51,7 +51,7 @@ std::string name_of(const Thread& thread);
 // memory.cpp
 void open_memory();   // device memory may be touched
 void close_memory();
-void reset_shared(size_t dynamic_bytes);
+void reset_shared(size_t dynamic_bytes, size_t set);
 std::string check_shared();  // a message if something was written between the arrays
 void watch_faults();
 void unwatch_faults();

@@ -6,7 +6,6 @@ the side: opaque, thin along the surface, and coloured like its mirror image or 
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -20,11 +19,10 @@ from gafcore.avatars.hair import with_hair
 from gafcore.avatars.rigged import RiggedAvatar, init_avatar
 from gafcore.mesh import rasterize
 from gafcore.rigs import Rig
-from gafcore.rigs.skinning import axis_angle_to_matrix
-from gafcore.types import Capture, Frame
+from gafcore.types import Capture, Frame, RigParams
 
 _SAMPLED_FRAMES = 24  # enough to catch what a turning head shows, in about a second
-_OUTLINE_FRAMES = 12  # for the thickness of the hair: a couple of seconds
+_OUTLINE_FRAMES = 6  # for the thickness of the hair
 _MIN_MASK = 0.9  # pixels on the rim of the mask are mixed with the background
 _NEIGHBOURS = 8  # seen triangles that a hidden one takes its colour from
 _MIRROR_TOLERANCE = 0.02  # metres from a triangle's reflection to its counterpart; heads and their meshes are nearly symmetric
@@ -39,8 +37,12 @@ def initial_avatar(capture: Capture, numbers: tuple[int, ...], *, opacity: float
     """
     rig = capture.rig
     discs = torch.tensor(_DISC, device=rig.template.device).log().expand(rig.faces.shape[0], 3)
-    outlines = [capture.frames[i] for i in _spread(_by_side(capture, numbers), _OUTLINE_FRAMES)]
-    capture = replace(capture, params=with_hair(capture, outlines))
+
+    def first(params: RigParams) -> RiggedAvatar:
+        return init_avatar(rig, params, opacity=opacity, log_scales=discs)
+
+    outlines = [capture.frames[i] for i in _spread(numbers, _OUTLINE_FRAMES)]
+    capture = replace(capture, params=with_hair(capture, outlines, first))
     colors, seen = seen_colors(capture, [capture.frames[i] for i in _spread(numbers, _SAMPLED_FRAMES)])
     colors = complete_colors(rig, colors, seen)
     return init_avatar(rig, capture.params, colors, opacity=opacity, log_scales=discs, sh_degree=sh_degree)
@@ -98,21 +100,6 @@ def face_regions(rig: Rig) -> np.ndarray:
     for bit, name in enumerate(sorted(rig.regions)):
         labels |= rig.regions[name][rig.faces].all(1).cpu().numpy().astype(np.int64) << bit
     return labels
-
-
-def _by_side(capture: Capture, numbers: tuple[int, ...]) -> tuple[int, ...]:
-    """`numbers` from views of one side of the head to views of the other: evenly chosen, they show the most outlines."""
-    params = capture.params
-    heads = axis_angle_to_matrix(params.rotation) @ axis_angle_to_matrix(params.neck_pose)
-
-    def azimuth(number: int) -> float:
-        frame = capture.frames[number]
-        viewmat = frame.camera.viewmat
-        eye = -viewmat[:3, :3].T @ viewmat[:3, 3] - params.translation[frame.timestep]
-        x, _, z = (heads[frame.timestep].T @ eye).tolist()
-        return math.atan2(x, z)
-
-    return tuple(sorted(numbers, key=azimuth))
 
 
 def _spread(numbers: tuple[int, ...], n: int) -> list[int]:
