@@ -90,7 +90,7 @@ def tracked(scene):
     rig, _, clip, knowing, *_ = scene
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(detect.__globals__, "Detector", lambda *_: knowing)
-        return track(clip, rig, TrackConfig(focal=FOCAL), models=ModelFiles(Path("none"), Path("none")))
+        return track(clip, rig, TrackConfig(focal=FOCAL, refine=False), models=ModelFiles(Path("none"), Path("none")))
 
 
 def test_the_mesh_lies_on_the_face(scene, tracked):
