@@ -112,3 +112,9 @@ def test_json_round_trip_and_errors(tmp_path):
         read_json(path)
     with pytest.raises(MissingError, match="no such file"):
         read_json(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize("name", ["é" * 200, "a/" * 3000, "\ud800"])
+def test_names_that_no_file_can_have_are_refused(tmp_path, name):
+    with pytest.raises(InputError, match=r"file's name can be|not Unicode"):
+        inside(tmp_path, name)

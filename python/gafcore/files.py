@@ -133,15 +133,30 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path}: not readable as JSON ({error})") from None
 
 
+def check_name(path: str | Path) -> None:
+    """Refuse what the file system cannot hold, where `Path.is_file` would raise OSError.
+
+    Raises:
+        InputError: A part of the path is longer than 255 bytes, or the whole longer than 4,000, or it is not Unicode.
+    """
+    try:
+        whole = str(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{str(path)[:40]!r} is not the name of a file: it is not Unicode") from None
+    if len(whole) > 4000 or any(len(part) > 255 for part in whole.split(b"/")):
+        raise InputError(f"{str(path)[:40]!r}... is longer than a file's name can be")
+
+
 def inside(root: str | Path, relative: str) -> Path:
     """`root / relative`, resolved.
 
     Raises:
-        InputError: The path leaves `root`, be it by `..`, an absolute path or a symbolic link.
+        InputError: The path leaves `root`, be it by `..`, an absolute path or a symbolic link, or no file can have such a name.
     """
     base = Path(root).resolve()
     if not isinstance(relative, str) or "\0" in relative:
         raise InputError(f"{base}: a path must be text, got {relative!r}")
+    check_name(relative)
     path = (base / relative).resolve()
     if not path.is_relative_to(base):
         raise InputError(f"{relative!r} leads out of {base}; data folders must be self-contained")

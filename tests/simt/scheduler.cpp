@@ -34,8 +34,10 @@ uint64_t n_blocks = 0;       // so far
 const std::function<void()>* kernel = nullptr;
 std::mt19937_64 random_source;
 char launch_begin_tag, launch_end_tag, fence_tag;
-char set_tags[kMostFiberSets];  // blocks on one set of fibers run one after the other, in one arena of shared memory
-size_t set_now = 0;
+// Blocks on one set of fibers run one after the other, in one arena of shared memory. A block acquires what the one before it released; it releases
+// under the other tag, since its own threads must not be ordered by it.
+char set_tags[kMostFiberSets][2];
+size_t set_now = 0, turn_now = 0;
 
 template <class T>
 void shuffle_order(std::vector<T>& items) {
@@ -45,7 +47,7 @@ void shuffle_order(std::vector<T>& items) {
 void enter(void* argument) {
   Thread* thread = static_cast<Thread*>(argument);
   acquire_tag(&launch_begin_tag);
-  acquire_tag(&set_tags[set_now]);
+  acquire_tag(&set_tags[set_now][turn_now]);
   try {
     (*kernel)();
   } catch (const Failed&) {
@@ -62,7 +64,7 @@ void enter(void* argument) {
   thread->state = State::kExited;
   ++block->n_exited;
   release_tag(&launch_end_tag);
-  release_tag(&set_tags[set_now]);
+  release_tag(&set_tags[set_now][1 - turn_now]);
   switch_fiber(thread->fiber, main_fiber(), true);
 }
 
@@ -99,6 +101,7 @@ void run_block(dim3 dims, size_t dynamic_bytes) {
   block->threads.assign(n, Thread{});
   block->ready.clear();
   block->n_exited = block->n_at_barrier = 0;
+  turn_now = size_t(n_blocks / kFiberSets % 2);
   set_now = size_t(n_blocks++ % kFiberSets);
   reset_shared(dynamic_bytes, set_now);
   const size_t first = set_now * 1024;  // a block has at most so many threads

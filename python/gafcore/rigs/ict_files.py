@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from gafcore.errors import InputError, MissingError
+from gafcore.files import check_name
 
 _NEUTRAL = "generic_neutral_mesh.obj"
 _HOW_TO_GET = "ICT-FaceKit's FaceXModel folder is at https://github.com/ICT-VGL/ICT-FaceKit (MIT)"
@@ -34,6 +35,7 @@ def read_model(path: str | Path) -> IctModel:
         MissingError: Nothing at `path`.
         InputError: Not such a file or folder; the message names file and field.
     """
+    check_name(path)
     path = Path(path)
     if path.is_dir():
         model, path = _read_folder(path), path / _NEUTRAL
