@@ -1,4 +1,4 @@
-"""`gafcore demo`: everything once, on a synthetic person: capture, fit without and with the prior, evaluation, orbit video, report."""
+"""`gafcore demo`: everything once, on a synthetic person: capture, fit, evaluation, orbit video, report."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ _COMPARED = "The same person without and with the prior, from where no camera wa
 class Demo:
     """Make a synthetic capture, fit an avatar to its frontal camera, measure it on the other cameras, write a report with pictures.
 
-    The fit is done twice, without and with the prior that knows what heads look like from the side; the second avatar is kept.
+    With `--prior small` the fit is done twice, without and with the prior that knows what heads look like from the side;
+    the second avatar is kept. Off by default: as it is trained now, it costs more than it gives (docs/small_prior.md).
     """
 
     out: Path = Path("out/demo")
@@ -47,8 +48,8 @@ class Demo:
     """full: 512x512, some minutes on two cores; small: a quick look."""
     seed: int = 5
     """Chooses the person. Hair that the frontal camera does not see (0 wears a bun) can only be guessed from the side."""
-    prior: str = "small"
-    """The prior: "small", the path of another one, or "none" to fit once without."""
+    prior: str = "none"
+    """The prior: "none", "small", or the path of another one; with one the fit is done twice."""
 
     def run(self) -> None:
         start = time.perf_counter()
