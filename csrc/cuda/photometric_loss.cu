@@ -1,8 +1,12 @@
-// L1 and SSIM of a tile of pixels, one channel after the other: a block loads both images once, blurs sideways, blurs downwards to moments, and
-// where the gradient is asked for blurs that of the moments back, all in shared memory. Global memory sees each image once (the margins come
-// from the cache) and the gradient once; backward is one more pass over three images. Sums: a block's in double, then one block over the blocks.
+// L1 and SSIM, row by row down a strip of the images. A thread is a column: it blurs the new row sideways from shared memory, keeps the last
+// eleven blurred rows in registers and blurs those downwards, which gives the moments five rows above. Where the gradient is asked for, that of
+// the moments goes the same way once more, which gives the gradient ten rows above. Global memory sees each image once (margins come from the
+// cache) and the gradient once; backward is one more pass over three images. Sums: a block's in double, then one block over the blocks.
+#include <utility>
+
 #include "device/launch.h"
 #include "device/reduce.h"
+#include "math/lanes.h"
 #include "math/ssim.h"
 #include "ops/photometric_loss.h"
 
@@ -12,22 +16,29 @@ namespace {
 using Args = PhotometricLossArgs<float>;
 
 constexpr int kTaps = 2 * kSsimRadius + 1;
-constexpr int kWidth = 32, kHeight = 16;  // pixels of a tile
-// Outputs of one thread in a row or column: each number it loads serves up to so many windows.
-constexpr int kAcross = 7, kDown = 5, kAcrossGrad = 4, kDownGrad = 2;
 
 struct Sums {
   double l1, ssim, weight_l1, weight_ssim;
 };
 
-// Layout of the shared memory. kHalo: pixels around the tile whose SSIM matters, 0 without a gradient. Row lengths are odd, so that threads
-// in different rows meet different banks.
-template <int kHalo>
-struct Layout {
-  static constexpr int kMomentWidth = kWidth + 2 * kHalo, kMomentHeight = kHeight + 2 * kHalo;
-  static constexpr int kInWidth = kMomentWidth + 2 * kSsimRadius, kInHeight = kMomentHeight + 2 * kSsimRadius;
-  static constexpr int kInStride = kInWidth | 1, kMomentStride = kMomentWidth | 1, kGradStride = kWidth | 1;
+// A strip of an image: kColumns columns of moments, a thread each, of which the inner ones' gradient is this block's. A column is one channel of a pixel.
+// kStep: columns between a pixel and its neighbour. Images of 1 and 3 channels are read as they lie in memory, kStep = channels, all channels at
+// once; others channel by channel, kStep = 1.
+template <int kStep, bool kGradient>
+struct Strip {
+  // Twelve warps on a multiprocessor: more than 128 registers a thread, which sixteen would leave, are needed.
+  static constexpr int kColumns = kStep == 1 ? 128 : 384, kBlocks = kStep == 1 ? 3 : 1;
+  static constexpr int kReach = kSsimRadius * kStep;
+  static constexpr int kIn = kColumns + 2 * kReach;                             // columns of the images that moments see
+  static constexpr int kOwn = kGradient ? kColumns - 2 * kReach : kColumns;     // columns whose results are this block's
+  static constexpr int kAbove = kGradient ? 2 * kSsimRadius : kSsimRadius;      // rows of the images above the first of this block's
 };
+
+// Every kTaps rows this unrolled step comes back to the same registers: `row % kTaps` is a constant in each copy.
+template <int... k, class F>
+__device__ __forceinline__ void unrolled(std::integer_sequence<int, k...>, const F& f) {
+  (f(std::integral_constant<int, k>{}), ...);
+}
 
 template <int k>
 __device__ __forceinline__ constexpr float window() {
@@ -35,198 +46,183 @@ __device__ __forceinline__ constexpr float window() {
   return w;
 }
 
-// out[j] += window(k - j) in, for the outputs that input k of a run reaches.
-template <int kOutputs, int k, int j = 0>
-__device__ __forceinline__ void spread(float in, float (&out)[kOutputs]) {
-  if constexpr (j < kOutputs) {
-    if constexpr (k >= j && k - j < kTaps) out[j] += window<k - j>() * in;
-    spread<kOutputs, k, j + 1>(in, out);
+// Sum of a ring of kTaps rows whose newest is at `newest`.
+template <int newest, int k = 0>
+__device__ __forceinline__ float down(const float (&ring)[kTaps]) {
+  if constexpr (k == kTaps) {
+    return 0.f;
+  } else {
+    return fma_(window<k>(), ring[(newest + 1 + k) % kTaps], down<newest, k + 1>(ring));
   }
 }
 
-// The blur of a run of kOutputs + 10 inputs, read(k), into kOutputs numbers for each of kQuantities quantities.
-template <int kOutputs, int kQuantities, int k = 0, class Read>
-__device__ __forceinline__ void blur(const Read& read, float (&out)[kQuantities][kOutputs]) {
-  if constexpr (k < kOutputs + kTaps - 1) {
-    float in[kQuantities];
-    read(k, in);
-#pragma unroll
-    for (int q = 0; q < kQuantities; ++q) spread<kOutputs, k>(in[q], out[q]);
-    blur<kOutputs, kQuantities, k + 1>(read, out);
+template <int kStep, bool kGradient>
+class Walk {
+  using S = Strip<kStep, kGradient>;
+  static constexpr int kColumns = S::kColumns;
+
+ public:
+  __device__ Walk(const Args& a, int rows, float2* in, float* grads) : a_(a), in_(in), grads_(grads) {
+    image_ = int64_t(interleaved() ? blockIdx.z : blockIdx.z / a.channels) * a.height;
+    channel_ = interleaved() ? 0 : int(blockIdx.z % a.channels);
+    column_ = own0() - (kGradient ? S::kReach : 0) + int(threadIdx.x);
+    const bool inside = column_ >= 0 && column_ < columns();
+    const int x = column_ >= 0 ? column_ / kStep : -1;
+    counts_ = inside && x >= a.border && x < a.width - a.border;
+    const int lane = int(threadIdx.x) - (kGradient ? S::kReach : 0);
+    own_ = inside && lane >= 0 && lane < S::kOwn;
+    y0_ = int(blockIdx.y) * rows;
+    y1_ = y0_ + rows < a.height ? y0_ + rows : int(a.height);
   }
-}
 
-// One tile of one channel.
-template <int kHalo>
-struct Tile {
-  using L = Layout<kHalo>;
-  const Args& a;
-  int64_t image, x0, y0, c;  // number, first pixel, channel
-  float2* in;                // [kInHeight, kInStride] x, y; later the three gradients [3, kMomentHeight, kMomentStride]
-  float4* blurred;           // [kInHeight, kMomentStride] moments blurred sideways; later gradients [3, kMomentHeight, kGradStride]
+  // Rows of the images come one by one. Row y gives the moments of row y - 5, and those the gradient of row y - 10.
+  __device__ Sums run() {
+    const int first = y0_ - S::kAbove, last = y1_ + S::kAbove;
+    fetch(first);
+    store(0);
+    for (int y = first; y < last; y += kTaps) {
+      unrolled(std::make_integer_sequence<int, kTaps>{}, [&](auto k) {
+        constexpr int kRow = decltype(k)::value;
+        const int row = y + kRow;
+        if (row < last) step<kRow>(row, (row - first) & 1, last);
+      });
+    }
+    // A column's few rows are exact enough in single precision; doubles are slow on many cards.
+    return {double(l1_), double(ssim_), double(weight(y0_, y1_)), double(counts_ ? weight(max(y0_, a_.border), min(y1_, int(a_.height) - a_.border)) : 0.f)};
+  }
 
-  __device__ bool inside(int64_t y, int64_t x) const { return y >= 0 && y < a.height && x >= 0 && x < a.width; }
-  __device__ int64_t pixel(int64_t y, int64_t x) const { return (image * a.height + y) * a.width + x; }
+ private:
+  // Numbers of the arguments, which lie in constant memory: kept in registers they would be spilled.
+  __device__ bool interleaved() const { return kStep > 1 || a_.channels == 1; }
+  __device__ int own0() const { return int(blockIdx.x) * S::kOwn; }
+  __device__ int columns() const { return int(interleaved() ? a_.width * a_.channels : a_.width); }
+  __device__ int64_t row_of(int y) const { return image_ + y; }
+  __device__ int64_t at(int y, int column) const {
+    return row_of(y) * a_.width * a_.channels + (interleaved() ? column : column * a_.channels + channel_);
+  }
+  __device__ float mask(int y) const { return a_.mask ? a_.mask[row_of(y) * a_.width + column_ / kStep] : 1.f; }
 
-  __device__ void load() const {
-    for (int i = int(threadIdx.x); i < L::kInHeight * L::kInWidth; i += kThreads) {
-      const int row = i / L::kInWidth, column = i % L::kInWidth;
-      const int64_t y = y0 + row - kHalo - kSsimRadius, x = x0 + column - kHalo - kSsimRadius;
-      float2 v = {0, 0};
-      if (inside(y, x)) {
-        const int64_t at = pixel(y, x) * a.channels + c;
-        v = {a.image[at], a.target[at]};
+  // Sum of the weights of this column's rows.
+  __device__ float weight(int begin, int end) const {
+    if (!own_ || begin >= end) return 0;
+    if (!a_.mask) return float(end - begin);
+    float sum = 0;
+    for (int y = begin; y < end; ++y) sum += mask(y);
+    return sum;
+  }
+
+  // A row of the images on its way to shared memory: a thread brings its column, the first 2 kReach of them a second one.
+  __device__ void fetch(int y) {
+    const bool row = y >= 0 && y < a_.height;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int column = own0() - (kGradient ? 2 : 1) * S::kReach + int(threadIdx.x) + i * kColumns;
+      next_[i] = {0, 0};
+      if (row && column >= 0 && column < columns() && (i == 0 || int(threadIdx.x) < 2 * S::kReach)) {
+        next_[i] = {a_.image[at(y, column)], a_.target[at(y, column)]};
       }
-      in[row * L::kInStride + column] = v;
     }
   }
-
-  __device__ void moments_across() const {
-    constexpr int kRuns = (L::kMomentWidth + kAcross - 1) / kAcross;
-    for (int i = int(threadIdx.x); i < L::kInHeight * kRuns; i += kThreads) {
-      const int row = i % L::kInHeight, first = i / L::kInHeight * kAcross;
-      const float2* from = in + row * L::kInStride + first;
-      const int n = min(kAcross, L::kMomentWidth - first);
-      float out[4][kAcross] = {};
-      blur<kAcross, 4>(
-          [&](int k, float* m) {
-            const float2 v = k < n + kTaps - 1 ? from[k] : float2{0, 0};
-            m[0] = v.x, m[1] = v.y, m[2] = v.x * v.x + v.y * v.y, m[3] = v.x * v.y;
-          },
-          out);
-#pragma unroll
-      for (int j = 0; j < kAcross; ++j) {
-        if (j < n) blurred[row * L::kMomentStride + first + j] = {out[0][j], out[1][j], out[2][j], out[3][j]};
-      }
-    }
+  __device__ void store(int buffer) {
+    in_[buffer * S::kIn + int(threadIdx.x)] = next_[0];
+    if (int(threadIdx.x) < 2 * S::kReach) in_[buffer * S::kIn + kColumns + int(threadIdx.x)] = next_[1];
   }
 
-  // Weight of a pixel in the mean of SSIM; 0 outside of the image and in its border.
-  __device__ float ssim_weight(int64_t y, int64_t x) const {
-    const bool counts = y >= a.border && y < a.height - a.border && x >= a.border && x < a.width - a.border;
-    return !counts ? 0.f : a.mask ? a.mask[pixel(y, x)] : 1.f;
-  }
-
-  // Moments, SSIM and its gradient by the moments, which takes the place of the input.
-  __device__ void compare(Sums& sums) const {
-    constexpr int kRuns = (L::kMomentHeight + kDown - 1) / kDown;
-    float* grads = reinterpret_cast<float*>(in);
-    for (int i = int(threadIdx.x); i < L::kMomentWidth * kRuns; i += kThreads) {
-      const int column = i % L::kMomentWidth, first = i / L::kMomentWidth * kDown;
-      const float4* from = blurred + first * L::kMomentStride + column;
-      const int n = min(kDown, L::kMomentHeight - first);
-      float out[4][kDown] = {};
-      blur<kDown, 4>(
-          [&](int k, float* m) {
-            const float4 v = k < n + kTaps - 1 ? from[k * L::kMomentStride] : float4{0, 0, 0, 0};
-            m[0] = v.x, m[1] = v.y, m[2] = v.z, m[3] = v.w;
-          },
-          out);
-#pragma unroll
-      for (int j = 0; j < kDown; ++j) {
-        if (j >= n) continue;
-        const int row = first + j;
-        const int64_t y = y0 + row - kHalo, x = x0 + column - kHalo;
-        const SsimMoments<float> m = {out[0][j], out[1][j], out[2][j], out[3][j]};
-        const SsimTerms<float> s = ssim_terms(m);
-        const float w = inside(y, x) ? ssim_weight(y, x) : 0.f;
-        const bool own = row >= kHalo && row < kHalo + kHeight && column >= kHalo && column < kHalo + kWidth;
-        if (own && inside(y, x)) {
-          sums.ssim += double(w * s.value);
-          sums.weight_ssim += double(w);
-        }
-        if constexpr (kHalo > 0) {
-          const SsimGrad<float> g = inside(y, x) ? ssim_vjp(m, s, w) : SsimGrad<float>{0, 0, 0};
-          constexpr int kPlane = L::kMomentHeight * L::kMomentStride;
-          float* to = grads + row * L::kMomentStride + column;
-          to[0] = g.v_x, to[kPlane] = g.v_xx, to[2 * kPlane] = g.v_xy;
-        }
+  template <int kRow>
+  __device__ __forceinline__ void step(int y, int buffer, int last) {
+    __syncthreads();  // this row's images and the gradients of the row before are there
+    if (y + 1 < last) fetch(y + 1);
+    across<kRow>(in_ + buffer * S::kIn + int(threadIdx.x), y);
+    if constexpr (kGradient) gradient<kRow>(grads_ + (buffer ^ 1) * 3 * kColumns + int(threadIdx.x), y - 1);
+    compare<kRow>(grads_ + buffer * 3 * kColumns + int(threadIdx.x), y - kSsimRadius);
+    if (y + 1 < last) store(buffer ^ 1);
+    if constexpr (kGradient) {
+      if (y + 1 == last) {  // the last row's gradients have no step of their own
+        __syncthreads();
+        gradient<(kRow + 1) % kTaps>(grads_ + buffer * 3 * kColumns + int(threadIdx.x), y);
       }
     }
   }
 
-  __device__ void gradient_across() const {
-    constexpr int kRuns = kWidth / kAcrossGrad, kPlane = L::kMomentHeight * L::kMomentStride, kOutPlane = L::kMomentHeight * L::kGradStride;
-    static_assert(kWidth % kAcrossGrad == 0);
-    const float* grads = reinterpret_cast<const float*>(in);
-    for (int i = int(threadIdx.x); i < L::kMomentHeight * kRuns; i += kThreads) {
-      const int row = i % L::kMomentHeight, first = i / L::kMomentHeight * kAcrossGrad;
-      const float* from = grads + row * L::kMomentStride + first;
-      float out[3][kAcrossGrad] = {};
-      blur<kAcrossGrad, 3>([&](int k, float* g) { g[0] = from[k], g[1] = from[k + kPlane], g[2] = from[k + 2 * kPlane]; }, out);
-      float* to = reinterpret_cast<float*>(blurred) + row * L::kGradStride + first;
+  template <int kRow>
+  __device__ __forceinline__ void across(const float2* row, int y) {
+    float m[4] = {};
+    unrolled(std::make_integer_sequence<int, kTaps>{}, [&](auto k) {
+      constexpr float w = window<decltype(k)::value>();
+      const float2 v = row[decltype(k)::value * kStep];
+      m[0] = fma_(w, v.x, m[0]);
+      m[1] = fma_(w, v.y, m[1]);
+      m[2] = fma_(w, fma_(v.x, v.x, v.y * v.y), m[2]);
+      m[3] = fma_(w, v.x * v.y, m[3]);
+    });
 #pragma unroll
-      for (int j = 0; j < kAcrossGrad; ++j) to[j] = out[0][j], to[j + kOutPlane] = out[1][j], to[j + 2 * kOutPlane] = out[2][j];
+    for (int q = 0; q < 4; ++q) moments_[q][kRow] = m[q];
+    if (own_ && y >= y0_ && y < y1_) {
+      const float2 v = row[S::kReach];
+      l1_ = fma_(mask(y), fabsf(v.x - v.y), l1_);
     }
   }
 
-  __device__ void gradient_down() const {
-    constexpr int kRuns = kHeight / kDownGrad, kPlane = L::kMomentHeight * L::kGradStride;
-    static_assert(kHeight % kDownGrad == 0);
-    for (int i = int(threadIdx.x); i < kWidth * kRuns; i += kThreads) {
-      const int column = i % kWidth, first = i / kWidth * kDownGrad;
-      const float* from = reinterpret_cast<const float*>(blurred) + first * L::kGradStride + column;
-      float out[3][kDownGrad] = {};
-      blur<kDownGrad, 3>(
-          [&](int k, float* g) {
-            const float* v = from + k * L::kGradStride;
-            g[0] = v[0], g[1] = v[kPlane], g[2] = v[2 * kPlane];
-          },
-          out);
-#pragma unroll
-      for (int j = 0; j < kDownGrad; ++j) {
-        const int64_t y = y0 + first + j, x = x0 + column;
-        if (!inside(y, x)) continue;
-        const int64_t at = pixel(y, x) * a.channels + c;
-        a.ssim_gradient[at] = out[0][j] + 2 * a.image[at] * out[1][j] + a.target[at] * out[2][j];
-      }
+  // Moments, SSIM and its gradient by the moments at row y.
+  template <int kRow>
+  __device__ __forceinline__ void compare(float* grads, int y) {
+    if (y < y0_ - (kGradient ? kSsimRadius : 0)) return;
+    SsimGrad<float> g = {0, 0, 0};
+    if (counts_ && y >= a_.border && y < a_.height - a_.border) {
+      const SsimMoments<float> m = {down<kRow>(moments_[0]), down<kRow>(moments_[1]), down<kRow>(moments_[2]), down<kRow>(moments_[3])};
+      const SsimTerms<float> s = ssim_terms(m);
+      const float w = mask(y);
+      if (own_ && y >= y0_ && y < y1_) ssim_ = fma_(w, s.value, ssim_);
+      if constexpr (kGradient) g = ssim_vjp(m, s, w);
     }
+    if constexpr (kGradient) grads[0] = g.v_x, grads[kColumns] = g.v_xx, grads[2 * kColumns] = g.v_xy;
   }
 
-  __device__ void add_l1(Sums& sums) const {
-    for (int i = int(threadIdx.x); i < kWidth * kHeight; i += kThreads) {
-      const int row = i / kWidth, column = i % kWidth;
-      if (!inside(y0 + row, x0 + column)) continue;
-      const float2 v = in[(row + kHalo + kSsimRadius) * L::kInStride + column + kHalo + kSsimRadius];
-      const float w = a.mask ? a.mask[pixel(y0 + row, x0 + column)] : 1.f;
-      sums.l1 += double(w * fabsf(v.x - v.y));
-      sums.weight_l1 += double(w);
-    }
+  // `y`: the row of the images that brought these gradients. They are of row y - 5; with them row y - 10 is complete.
+  template <int kRow>
+  __device__ __forceinline__ void gradient(const float* grads, int y) {
+    if (y < y0_ || !own_) return;
+    constexpr int kAt = (kRow + kTaps - 1) % kTaps;
+    float g[3] = {};
+    unrolled(std::make_integer_sequence<int, kTaps>{}, [&](auto k) {
+      constexpr float w = window<decltype(k)::value>();
+#pragma unroll
+      for (int q = 0; q < 3; ++q) g[q] = fma_(w, grads[q * kColumns + (decltype(k)::value - kSsimRadius) * kStep], g[q]);
+    });
+#pragma unroll
+    for (int q = 0; q < 3; ++q) gradients_[q][kAt] = g[q];
+    const int out = y - 2 * kSsimRadius;
+    if (out < y0_) return;
+    const int64_t i = at(out, column_);
+    const float v_x = down<kAt>(gradients_[0]), v_xx = down<kAt>(gradients_[1]), v_xy = down<kAt>(gradients_[2]);
+    a_.ssim_gradient[i] = fma_(2 * a_.image[i], v_xx, fma_(a_.target[i], v_xy, v_x));
   }
+
+  const Args& a_;
+  int64_t image_;  // number of its first row
+  int channel_;    // where channels are walked one by one
+  float2* in_;    // [2, kIn]
+  float* grads_;  // [2, 3, kColumns]
+  int column_, y0_, y1_;
+  bool counts_, own_;
+  float2 next_[2];
+  float moments_[4][kTaps] = {}, gradients_[3][kTaps] = {};
+  float l1_ = 0, ssim_ = 0;
 };
 
-// blocks: [gridDim] out, the sums of each tile.
-template <int kHalo>
-__global__ void __launch_bounds__(kThreads) fwd_kernel(Args a, Sums* blocks) {
-  using L = Layout<kHalo>;
-  constexpr int kInBytes = L::kInHeight * L::kInStride * 8, kGradBytes = 3 * L::kMomentHeight * L::kMomentStride * 4;
-  constexpr int kBlurredBytes = L::kInHeight * L::kMomentStride * 16, kGradAcrossBytes = 3 * L::kMomentHeight * L::kGradStride * 4;
-  static_assert(kHalo == 0 || (kGradBytes <= kInBytes && kGradAcrossBytes <= kBlurredBytes));
-  GAF_SHARED(float2, in, [kInBytes / 8]);
-  GAF_SHARED(float4, blurred, [kBlurredBytes / 16]);
+// blocks: [gridDim] out, the sums of each strip.
+template <int kStep, bool kGradient>
+__global__ void __launch_bounds__(Strip<kStep, kGradient>::kColumns, Strip<kStep, kGradient>::kBlocks) fwd_kernel(Args a, int rows, Sums* blocks) {
+  using S = Strip<kStep, kGradient>;
+  GAF_SHARED(float2, in, [2 * S::kIn]);
+  GAF_SHARED(float, grads, [kGradient ? 6 * S::kColumns : 1]);
   GAF_SHARED(double, partial, [kWarp]);
-  Tile<kHalo> tile{a, blockIdx.z, int64_t(blockIdx.x) * kWidth, int64_t(blockIdx.y) * kHeight, 0, in, blurred};
-  Sums sums{};
-  for (tile.c = 0; tile.c < a.channels; ++tile.c) {
-    tile.load();
-    __syncthreads();
-    tile.add_l1(sums);
-    tile.moments_across();
-    __syncthreads();
-    tile.compare(sums);
-    if constexpr (kHalo > 0) {
-      __syncthreads();
-      tile.gradient_across();
-      __syncthreads();
-      tile.gradient_down();
-    }
-    __syncthreads();
-  }
+  Sums sums = Walk<kStep, kGradient>(a, rows, in, grads).run();
   double* own[4] = {&sums.l1, &sums.ssim, &sums.weight_l1, &sums.weight_ssim};
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    *own[i] = block_sum(*own[i], partial);
     __syncthreads();
+    *own[i] = block_sum(*own[i], partial);
   }
   if (threadIdx.x == 0) blocks[(int64_t(blockIdx.z) * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x] = sums;
 }
@@ -273,16 +269,37 @@ __global__ void __launch_bounds__(kThreads) bwd_kernel(Args a, int64_t n) {
 
 bool aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % sizeof(float4) == 0; }
 
+// Rows of a strip: long ones spend less on the rows above and below them, short ones keep a large card busy with a small image.
+int strip_rows(int64_t height, int64_t other_blocks) {
+  constexpr int64_t kEnough = 512;  // blocks: two for each multiprocessor of a large card, twice
+  int rows = 128;
+  while (rows > 16 && other_blocks * ((height + rows - 1) / rows) < kEnough) rows /= 2;
+  return rows;
+}
+
+template <int kStep, bool kGradient>
+void forward(const Args& a, Stream stream) {
+  const char* name = "photometric_loss_fwd";
+  constexpr int kOwn = Strip<kStep, kGradient>::kOwn;
+  const bool interleaved = kStep > 1 || a.channels == 1;
+  const int64_t columns = interleaved ? a.width * a.channels : a.width, strips = (columns + kOwn - 1) / kOwn;
+  const int64_t images = a.channels == 0 ? 0 : interleaved ? a.n_images : a.n_images * a.channels;
+  const int rows = strip_rows(a.height, strips * images);
+  const dim3 grid(unsigned(strips), unsigned((a.height + rows - 1) / rows), unsigned(images));
+  const int64_t n = int64_t(grid.x) * grid.y * grid.z;
+  Sums* blocks = stream.scratch<Sums>(n);
+  launch(name, fwd_kernel<kStep, kGradient>, grid, Strip<kStep, kGradient>::kColumns, 0, stream, a, rows, blocks);
+  launch(name, total_kernel, 1, kThreads, 0, stream, a, blocks, n);
+}
+
 }  // namespace
 
 void photometric_loss_fwd(const Args& a, Stream stream) {
-  const char* name = "photometric_loss_fwd";
-  dim3 tiles(unsigned((a.width + kWidth - 1) / kWidth), unsigned((a.height + kHeight - 1) / kHeight), unsigned(a.n_images));
-  if (a.channels == 0) tiles.x = 0;
-  const int64_t n = int64_t(tiles.x) * tiles.y * tiles.z;
-  Sums* blocks = stream.scratch<Sums>(n);
-  launch(name, a.ssim_gradient ? fwd_kernel<kSsimRadius> : fwd_kernel<0>, tiles, kThreads, 0, stream, a, blocks);
-  launch(name, total_kernel, 1, kThreads, 0, stream, a, blocks, n);
+  if (a.channels == 3) {
+    a.ssim_gradient ? forward<3, true>(a, stream) : forward<3, false>(a, stream);
+  } else {
+    a.ssim_gradient ? forward<1, true>(a, stream) : forward<1, false>(a, stream);
+  }
 }
 
 void photometric_loss_bwd(const Args& a, Stream stream) {
