@@ -32,7 +32,7 @@ def _launch_on_gpu(op: str, like: Tensor, fields: dict[str, Any]) -> Any:
     on_gpu = {k: copies[id(v)][1] if isinstance(v, Tensor) else v for k, v in fields.items()}
     result = native._launch_cuda(op, torch.empty(0, device="cuda"), on_gpu)
     for here, there in copies.values():
-        here.copy_(there)
+        here.data.copy_(there)  # .data: autograd's version of inputs stays, for nothing has changed them
     return result
 
 
