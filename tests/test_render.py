@@ -82,7 +82,7 @@ def test_it_is_made_again_when_the_room_for_pairs_has_grown(monkeypatch):
     room.capacity = renderer._capacity = n_pairs - 1
     renderer(cameras(0.1), avatar.params[1])
     assert capture.captures == 2
-    assert room.capacity >= 1.5 * n_pairs
+    assert room.capacity >= 1.3 * n_pairs
     renderer(cameras(0.2), avatar.params[1])
     assert capture.captures == 2
     pair_room.forget()

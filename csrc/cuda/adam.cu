@@ -7,7 +7,13 @@
 namespace gaf::cuda {
 namespace {
 
-// blockIdx.y: the tensor. Blocks stride over its numbers.
+__device__ __forceinline__ bool aligned(const AdamTensor& t) {
+  const auto bits = reinterpret_cast<uintptr_t>(t.value) | reinterpret_cast<uintptr_t>(t.gradient) | reinterpret_cast<uintptr_t>(t.mean) |
+                    reinterpret_cast<uintptr_t>(t.square);
+  return bits % sizeof(float4) == 0;
+}
+
+// blockIdx.y: the tensor. Blocks stride over its numbers, four a thread where they can be loaded as one.
 __global__ void __launch_bounds__(kThreads) update_kernel(AdamArgs a) {
   GAF_SHARED(AdamRates, rates, [1]);
   const AdamTensor& t = a.tensors[blockIdx.y];
@@ -15,7 +21,20 @@ __global__ void __launch_bounds__(kThreads) update_kernel(AdamArgs a) {
   if (threadIdx.x == 0) rates[0] = adam_rates(double(*t.rate), a.beta1, a.beta2, a.eps, double(*t.step) + 1);
   __syncthreads();
   const AdamRates r = rates[0];
-  for (int64_t i = thread_index(); i < t.n; i += int64_t(gridDim.x) * kThreads) {
+  const int64_t step = int64_t(gridDim.x) * kThreads, n_fours = aligned(t) ? t.n / 4 : 0;
+  for (int64_t i = thread_index(); i < n_fours; i += step) {
+    float4 value = reinterpret_cast<float4*>(t.value)[i], mean = reinterpret_cast<float4*>(t.mean)[i];
+    float4 square = reinterpret_cast<float4*>(t.square)[i];
+    const float4 gradient = reinterpret_cast<const float4*>(t.gradient)[i];
+    adam_step(r, gradient.x, value.x, mean.x, square.x);
+    adam_step(r, gradient.y, value.y, mean.y, square.y);
+    adam_step(r, gradient.z, value.z, mean.z, square.z);
+    adam_step(r, gradient.w, value.w, mean.w, square.w);
+    reinterpret_cast<float4*>(t.value)[i] = value;
+    reinterpret_cast<float4*>(t.mean)[i] = mean;
+    reinterpret_cast<float4*>(t.square)[i] = square;
+  }
+  for (int64_t i = 4 * n_fours + thread_index(); i < t.n; i += step) {
     float value = t.value[i], mean = t.mean[i], square = t.square[i];
     adam_step(r, t.gradient[i], value, mean, square);
     t.value[i] = value;

@@ -12,7 +12,8 @@ constexpr int kSubtilesAcross = kTile / kSubtileX;
 constexpr int kSubtiles = kSubtilesAcross * (kTile / kSubtileY);  // warps of a tile, bits of a mask
 constexpr int kTilePixels = kTile * kTile;
 constexpr int kBucket = 256;       // pairs between two checkpoints: what a block of backward works on
-constexpr uint32_t kNoDepth = 0xffffffffu;  // depth key of a splat that is not visible: behind every depth
+constexpr int kDepthBits = 24;     // of a depth key: three passes of the radix sort, not four
+constexpr uint32_t kNoDepth = (1u << kDepthBits) - 1;  // key of a splat that is not visible: behind every depth
 
 struct TileGrid {
   int width, height, tiles_x, tiles_y;
@@ -37,7 +38,8 @@ inline TileGrid tile_grid(int64_t width, int64_t height, int64_t n_gaussians) {
 // other, nearest first). When there are more pairs than `capacity`, no pair is made and every tile walks `order` instead.
 struct Pairs {
   int64_t capacity;
-  int64_t* counts;            // [4] visible splats, pairs, pairs blended, not used
+  int64_t* counts;            // [3] visible splats, pairs, pairs blended
+  uint32_t* depth_range;      // [2] of visible splats, as bits: the nearest inverted, the farthest
   uint32_t* order;            // [C N] rows of splats, nearest first, those not visible at the end
   uint32_t* first_slot;       // [rows] of a splat
   uint32_t* end_slot;         // [rows]

@@ -219,9 +219,9 @@ __device__ __forceinline__ void write_round(const Round& r, int n, const PairSum
   if (first == 0) out.used[r.targets[i]] = 1;
 }
 
-// Shared memory is cut so that three blocks fit on a multiprocessor with 100 KiB.
+// Shared memory is cut so that three blocks fit on a multiprocessor with 100 KiB; for RGB registers allow four on larger ones.
 template <int C, bool kAbs>
-__global__ void __launch_bounds__(kTilePixels, 3) blend_bucket_vjp(BlendPass p, PairSums out) {
+__global__ void __launch_bounds__(kTilePixels, C == 3 && !kAbs ? 4 : 3) blend_bucket_vjp(BlendPass p, PairSums out) {
   GAF_SHARED(float4, shapes, [kRound]);
   GAF_SHARED(float4, colors, [kRound]);
   GAF_SHARED(float2, origins, [kRound]);

@@ -9,19 +9,35 @@ namespace {
 
 constexpr int kEmitThreads = 128;
 
-// Positive floats order as their bits do.
-__global__ void __launch_bounds__(kThreads) depth_keys(RasterizationBlendArgs<float> a, TileGrid grid, uint32_t* keys, uint32_t* rows,
-                                                       int64_t* n_visible) {
-  const int64_t i = thread_index(), n = a.n_cameras * a.n_gaussians;
-  bool visible = false;
-  if (i < n) {
-    visible = a.radii[2 * i] > 0;
-    const int64_t camera = i / a.n_gaussians;
-    keys[i] = visible ? __float_as_uint(a.depths[i]) : kNoDepth;
-    rows[i] = uint32_t(i + camera * (grid.rows_per_camera - a.n_gaussians));
+// Positive floats order as their bits do. Both ends as maxima, for memory that begins as zeros.
+__global__ void __launch_bounds__(kThreads) find_depth_range(RasterizationBlendArgs<float> a, Pairs pairs) {
+  GAF_SHARED(uint32_t, ends, [2]);
+  const int64_t i = thread_index();
+  if (threadIdx.x < 2) ends[threadIdx.x] = 0;
+  __syncthreads();
+  const bool visible = i < a.n_cameras * a.n_gaussians && a.radii[2 * i] > 0;
+  const uint32_t bits = visible ? __float_as_uint(a.depths[i]) : 0;
+  const uint32_t nearest = warp_max(visible ? ~bits : 0u), farthest = warp_max(bits);
+  if (lane_index() == 0 && farthest > 0) {
+    atomicMax(&ends[0], nearest);
+    atomicMax(&ends[1], farthest);
   }
   const int count = __syncthreads_count(visible);
-  if (threadIdx.x == 0 && count > 0) atomicAdd(reinterpret_cast<unsigned long long*>(n_visible), (unsigned long long)(count));
+  if (threadIdx.x != 0 || count == 0) return;
+  atomicMax(pairs.depth_range, ends[0]);
+  atomicMax(pairs.depth_range + 1, ends[1]);
+  atomicAdd(reinterpret_cast<unsigned long long*>(pairs.counts), (unsigned long long)(count));
+}
+
+// Depths from the nearest on, in units of their last bit where the farthest is less than twice as far, and of so many bits more as the range
+// needs: three passes sort them, and what they leave undecided is nearer to each other than rounding brings the same splats on two machines.
+__global__ void __launch_bounds__(kThreads) depth_keys(RasterizationBlendArgs<float> a, TileGrid grid, Pairs pairs, uint32_t* keys, uint32_t* rows) {
+  const int64_t i = thread_index();
+  if (i >= a.n_cameras * a.n_gaussians) return;
+  const uint32_t nearest = ~pairs.depth_range[0], range = pairs.depth_range[1] - nearest;
+  const int bits = 32 - __clz(int(range + 1)), shift = bits > kDepthBits ? bits - kDepthBits : 0;
+  keys[i] = a.radii[2 * i] > 0 ? (__float_as_uint(a.depths[i]) - nearest) >> shift : kNoDepth;
+  rows[i] = uint32_t(i + i / a.n_gaussians * (grid.rows_per_camera - a.n_gaussians));
 }
 
 // Pairs of each 32 splats in the order of depth.
@@ -127,7 +143,8 @@ Layout layout(uint8_t* memory, const RasterizationBlendArgs<float>& a, int64_t c
   Carver c(memory);
   Layout l;
   l.pairs.capacity = capacity;
-  l.pairs.counts = c.take<int64_t>(4);
+  l.pairs.counts = c.take<int64_t>(3);
+  l.pairs.depth_range = c.take<uint32_t>(2);
   l.pairs.tile_range = c.take<uint2>(n_tiles);
   l.pairs.first_slot = c.take<uint32_t>(keep ? n_rows : 0);
   l.pairs.end_slot = c.take<uint32_t>(keep ? n_rows : 0);
@@ -163,7 +180,7 @@ void find_pairs(const RasterizationBlendArgs<float>& a, const TileGrid& grid, co
 
   const int tile_bits = bits_for(n_tiles + 1);
   size_t sort_depths = 0, sort_tiles = 0, sum = 0;
-  sort_pairs(name, nullptr, sort_depths, SortPairs{nullptr, nullptr, nullptr, nullptr, n, 32}, stream);
+  sort_pairs(name, nullptr, sort_depths, SortPairs{nullptr, nullptr, nullptr, nullptr, n, kDepthBits}, stream);
   sort_pairs(name, nullptr, sort_tiles, SortPairs{nullptr, nullptr, nullptr, nullptr, capacity, tile_bits}, stream);
   prefix_sum(name, nullptr, sum, nullptr, nullptr, warps, stream);
   uint8_t* memory = nullptr;
@@ -182,8 +199,9 @@ void find_pairs(const RasterizationBlendArgs<float>& a, const TileGrid& grid, co
   }
   if (!keep) rows_by_slot = nullptr;
 
-  launch(name, depth_keys, blocks_for(n), dim3(kThreads), 0, stream, a, grid, keys, rows, pairs.counts);
-  sort_pairs(name, temp, sort_depths, SortPairs{keys, sorted_keys, rows, pairs.order, n, 32}, stream);
+  launch(name, find_depth_range, blocks_for(n), dim3(kThreads), 0, stream, a, pairs);
+  launch(name, depth_keys, blocks_for(n), dim3(kThreads), 0, stream, a, grid, pairs, keys, rows);
+  sort_pairs(name, temp, sort_depths, SortPairs{keys, sorted_keys, rows, pairs.order, n, kDepthBits}, stream);
   const dim3 blocks = blocks_for(n, kEmitThreads), block(kEmitThreads);
   launch(name, count_pairs, blocks, block, 0, stream, a.splats, grid, sorted_keys, pairs.order, n, totals);
   prefix_sum(name, temp, sum, totals, starts, warps, stream);

@@ -134,7 +134,7 @@ def test_the_first_frame_is_drawn_again_with_room(monkeypatch):
     call, inputs = outputs_of(scene)
     assert_parity(call, inputs, differentiable(scene), orders=("fifo",), compare=close)
     (kind,) = pair_room.report()
-    assert kind["n_pairs"] * 1.5 <= kind["capacity"] < kind["n_pairs"] * 1.5 + 64
+    assert kind["n_pairs"] * 1.3 <= kind["capacity"] < kind["n_pairs"] * 1.3 + 64
 
 
 def touched_tiles(meta, tile: int) -> int:

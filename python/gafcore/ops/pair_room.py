@@ -1,7 +1,7 @@
 """How much memory a frame on the GPU gets for its (splat, tile) pairs, without waiting to hear how many there are.
 
 The number of pairs is known only on the device. The first frame of a kind (number of cameras and Gaussians, image size) is waited for once,
-and drawn again if it had more pairs than expected. Every later frame gets half as much room again as was needed lately; its own count comes
+and drawn again if it had more pairs than expected. Every later frame gets a third as much room again as was needed lately; its own count comes
 back while the GPU works on, and is looked at before a later frame. A frame that has more pairs than room all the same is drawn from the
 sorted splats without pairs: the same image, but slowly (docs/kernels/rasterization.md). So nothing waits, and nothing is ever wrong.
 """
@@ -18,8 +18,8 @@ STEP = 4096  # capacities are multiples of it
 MOST = (1 << 31) - STEP  # the kernels number pairs with 31 bits
 KINDS = 64  # kinds of frames remembered
 _FIRST_GUESS = 4  # pairs a Gaussian
-_SPARE = 1.5
-TIGHT = 0.8  # share of the room in use from which it grows
+_SPARE = 1.3  # every frame sorts its whole room
+TIGHT = 0.85  # share of the room in use from which it grows
 
 Kind = tuple[str, int, int, int, int]
 

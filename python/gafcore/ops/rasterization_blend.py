@@ -142,12 +142,15 @@ class _Blend(torch.autograd.Function):
         ctx.absgrad_of = means2d if absgrad else None
         ctx.atomic = atomic
         ctx.mark_non_differentiable(kept, statistics)
+        ctx.set_materialize_grads(False)  # zeros for `kept` would be as large as it
         return render, alphas, kept, statistics  # torch.compile wants to see every output whose size depends on values
 
     @staticmethod
     @once_differentiable
     def backward(ctx, v_render, v_alphas, *_):
         splats, depths, radii, features, backgrounds, render, alphas, kept = ctx.saved_tensors
+        v_render = torch.zeros_like(render) if v_render is None else v_render
+        v_alphas = torch.zeros_like(alphas) if v_alphas is None else v_alphas
         absgrad, needs_backgrounds = ctx.absgrad_of is not None, ctx.needs_input_grad[5]
         inputs = (splats, depths, radii, features, backgrounds, *ctx.sizes)
         v = _backward_op(*inputs, render, alphas, kept, v_render, v_alphas, absgrad, needs_backgrounds, ctx.atomic)
