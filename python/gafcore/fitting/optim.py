@@ -39,6 +39,9 @@ class NamedAdam:
             self._step_at_once()
         else:
             self._adam.step()
+        self.drop_gradients()
+
+    def drop_gradients(self) -> None:
         self._adam.zero_grad(set_to_none=True)
 
     def _step_at_once(self) -> None:
@@ -79,8 +82,8 @@ class NamedAdam:
         return {f"{name}.{key}": value for name, x in self.tensors.items() for key, value in self._adam.state.get(x, {}).items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """What `state` returned, for the same tensors."""
+        """What `state` returned, for the same tensors, on whichever device."""
         for name, x in self.tensors.items():
-            own = {key: state[f"{name}.{key}"].clone() for key in ("step", *_MOMENTS) if f"{name}.{key}" in state}
+            own = {key: state[f"{name}.{key}"].to(x.device, copy=True) for key in ("step", *_MOMENTS) if f"{name}.{key}" in state}
             if own:
                 self._adam.state[x] = own
