@@ -152,8 +152,9 @@ class _Run:
         """All iterations that are left."""
         config, device = self.config, state.binding.device
         graphs = StepGraphs(scene, graph_of) if self.execution.graph and (graph_of := graphs_on(device)) is not None else None
-        pictures = None if device.type == "cpu" and graphs is None else Pictures(device, self.execution.picture_mb * 1_000_000)
-        self.readings = Readings() if device.type == "cuda" or graphs is not None else Readings(together=1)
+        at_once = device.type == "cpu" and graphs is None  # there, looking at a loss costs nothing
+        pictures = None if at_once else Pictures(device, self.execution.picture_mb * 1_000_000)
+        self.readings = Readings(together=1) if at_once else Readings()
         events = self.folder / "tensorboard" if self.folder is not None and config.tensorboard else None
         with (
             stop_requests() as stop,
@@ -164,7 +165,7 @@ class _Run:
             while state.iteration < config.iterations:
                 frame, inputs = self._next(state.iteration + 1, pictures)
                 step = None if graphs is None else graphs.take_step(state, inputs, self.times)
-                step = take_step(state, scene, frame, inputs, self.times) if step is None else step
+                step = take_step(state, scene, frame, inputs, self.times, look=at_once) if step is None else step
                 if is_round(config.density, state.iteration, config.iterations):
                     with self.times.stage("density"):
                         density_round(state, triangle_sizes(scene.rig.template, scene.rig.faces), config)

@@ -95,11 +95,13 @@ def bake_shape(rig: Rig, params: RigParams) -> tuple[Rig, RigParams]:
     return baked, replace(params, shape=params.shape[:0], static_offset=None)
 
 
-def take_step(state: FitState, scene: Scene, frame: Frame, inputs: Inputs, times: StageTimes) -> StepResult:
+def take_step(state: FitState, scene: Scene, frame: Frame, inputs: Inputs, times: StageTimes, *, look: bool = True) -> StepResult:
     """Move `state` by one training frame: `frame`, as it stands in `inputs`.
 
+    With `look`, the loss is read before anything moves, which on a GPU waits for it.
+
     Raises:
-        DivergedError: The loss is not finite, and was on the CPU, where a look costs nothing; then that step changed nothing.
+        DivergedError: With `look`: the loss is not finite. That step changed nothing.
         InputError: The prior needs something of the frame that it lacks.
     """
     iteration = state.iteration + 1
@@ -108,7 +110,7 @@ def take_step(state: FitState, scene: Scene, frame: Frame, inputs: Inputs, times
     if scene.terms.prior is not None:
         with times.stage("prior"):
             outcome = replace(outcome, loss=outcome.loss + _prior_loss(state, scene, frame, inputs, outcome))
-    if not outcome.loss.is_cuda:
+    if look:
         check_loss(iteration, describe(frame), float(outcome.loss.detach()))
     move(state, outcome, inputs, times)
     state.iteration = iteration
