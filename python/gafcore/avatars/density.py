@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 _SPLIT_SHRINK = 1.6  # each half of a split Gaussian is this much smaller (0.8 x 2 in the original)
+_LOG_SPLIT_SHRINK = float(torch.log(torch.tensor(_SPLIT_SHRINK)))  # in the precision of what it is taken from
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def densify_and_prune(
     moved = {name: x[source] for name, x in tensors.items()}
     halves = slice(n_kept + n_cloned, None)
     moved["means"][halves] += _local_noise(moved["quats"][halves], moved["log_scales"][halves], generator)
-    moved["log_scales"][halves] -= torch.log(torch.tensor(_SPLIT_SHRINK))
+    moved["log_scales"][halves] -= _LOG_SPLIT_SHRINK
     moved["binding"] = binding[source]
     fresh = torch.arange(source.shape[0], device=source.device) >= n_kept
     return DensityStep(source, fresh, moved, n_cloned, n_split, n_pruned)

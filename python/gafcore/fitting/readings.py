@@ -47,7 +47,7 @@ class StepResult:
 
 def psnr_of(squared_error: float) -> float:
     """Peak signal-to-noise ratio, dB, of a mean squared error between values in 0..1; at most 120."""
-    return -10 * math.log10(max(squared_error, 1e-12)) if squared_error == squared_error else math.nan
+    return -10 * math.log10(max(squared_error, 1e-12))
 
 
 class Reading(NamedTuple):
