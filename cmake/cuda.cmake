@@ -40,7 +40,7 @@ function(gaf_add_cuda_sources target)
   endif()
   set(CMAKE_CUDA_RUNTIME_LIBRARY Static)  # the module then loads on machines without a driver
   add_library(${target}_cuda OBJECT ${ARGN})
-  set_target_properties(${target}_cuda PROPERTIES CUDA_STANDARD 20 CUDA_ARCHITECTURES "${GAF_CUDA_ARCHITECTURES}")
+  set_target_properties(${target} ${target}_cuda PROPERTIES CUDA_STANDARD 20 CUDA_ARCHITECTURES "${GAF_CUDA_ARCHITECTURES}")
   target_include_directories(${target}_cuda PRIVATE ${CMAKE_SOURCE_DIR}/csrc)
   target_compile_options(${target}_cuda PRIVATE -O3 -Wno-deprecated-gpu-targets $<$<BOOL:${GAF_WERROR}>:-Werror=all-warnings>)
   target_sources(${target} PRIVATE $<TARGET_OBJECTS:${target}_cuda>)

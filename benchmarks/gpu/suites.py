@@ -7,6 +7,7 @@ import datetime
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -96,12 +97,40 @@ def mesh_rows() -> Rows:
             with torch.no_grad():
                 rows.append(row("rasterize_mesh", lambda: rasterize_mesh(vertices, faces, viewmats, Ks, size, size), **facts))  # noqa: B023
 
+                def drawn() -> Tensor:
+                    raster = rasterize_mesh(vertices, faces, viewmats, Ks, size, size)  # noqa: B023
+                    return interpolate(vertices, faces, raster.triangle_ids, raster.barycentrics)
+
+                rows.append(row("rasterize_mesh + interpolate", drawn, **facts))
+
             def image() -> Tensor:
                 raster = rasterize_mesh(vertices, faces, viewmats, Ks, size, size)  # noqa: B023
                 return interpolate(vertices, faces, raster.triangle_ids, raster.barycentrics).square().sum()
 
             rows.append(row("rasterize_mesh + interpolate forward+backward", backward(image, [vertices]), **facts))
+            rows += nvdiffrast_rows(vertices, faces, viewmats, Ks, size, facts)
     return rows
+
+
+def nvdiffrast_rows(vertices: Tensor, faces: Tensor, viewmats: Tensor, Ks: Tensor, size: int, facts: dict[str, Any]) -> Rows:
+    """nvdiffrast's CUDA rasterizer on the same cameras, from vertices in clip space, which its user computes."""
+    if importlib.util.find_spec("nvdiffrast") is None:
+        return []
+    import nvdiffrast.torch as dr
+
+    context, triangles = dr.RasterizeCudaContext(), faces.int()
+    z = torch.tensor([[0, 0, 1.02, -0.04]], device="cuda")  # near 0.02, far 2
+
+    def image() -> Tensor:
+        camera = vertices @ viewmats[:, :3, :3].mT + viewmats[:, None, :3, 3]
+        xy = (camera @ Ks.mT)[..., :2] * (2 / size) - camera[..., 2:]
+        clip = torch.cat([xy, camera[..., 2:] * z[:, 2:3] + z[:, 3:], camera[..., 2:]], -1).contiguous()
+        raster, _ = dr.rasterize(context, clip, triangles, (size, size))
+        return dr.interpolate(vertices[None], raster, triangles)[0].square().sum()
+
+    with torch.no_grad():
+        plain = row("peer nvdiffrast rasterize + interpolate", image, **facts)
+    return [plain, row("peer nvdiffrast rasterize + interpolate forward+backward", backward(image, [vertices]), **facts)]
 
 
 def adam_rows() -> Rows:
@@ -161,7 +190,7 @@ def rasterizer_rows() -> Rows:
     for size in SIZES:
         for degree in (0, 3):
             for n in COUNTS:
-                for batch in (1, 4, 16) if n <= 100_000 and size != "1024x1024" else (1,):
+                for batch in (1, 4, 16) if n in (10_000, 100_000) and size != "1024x1024" else (1,):
                     tensors, Ks, width, height, upstream = _views(n, size, degree, batch)
                     facts = dict(gaussians=n, size=size, sh=degree, batch=batch)
                     for name, draw in _rasterizers().items():
@@ -171,11 +200,23 @@ def rasterizer_rows() -> Rows:
                             return draw(*args, Ks, width, height, sh_degree=degree, backgrounds=tensors["backgrounds"])[0]
 
                         with torch.no_grad():
-                            rows.append(row(f"{name} forward", image, **facts))
+                            rows += eager_and_replayed(f"{name} forward", image, name == "rasterization", facts)
                         leaves = [tensors[k].requires_grad_() for k in NAMES[:5]]
-                        rows.append(row(f"{name} forward+backward", backward(lambda: (image() * upstream).sum(), leaves), **facts))  # noqa: B023
+                        step = backward(lambda: (image() * upstream).sum(), leaves)  # noqa: B023
+                        rows += eager_and_replayed(f"{name} forward+backward", step, name == "rasterization", facts)
                         for x in leaves:
                             x.requires_grad_(False)
+    return rows
+
+
+def eager_and_replayed(name: str, call: Callable[[], Any], capture: bool, facts: dict[str, Any]) -> Rows:
+    """A row as it is called from Python, and one of its CUDA graph; peers ask the device for sizes, so they have no graph."""
+    rows = [row(name, call, **facts)]
+    if capture:
+        try:
+            rows.append(row(f"{name}, replayed", replayed(call), **facts))
+        except RuntimeError as error:
+            rows.append({"name": f"{name}, replayed", **facts, "error": str(error).splitlines()[0]})
     return rows
 
 
@@ -195,11 +236,7 @@ def scale_rows() -> Rows:
             return rasterization(*args, Ks, width, height, sh_degree=0, backgrounds=tensors["backgrounds"])[0]  # noqa: B023
 
         with torch.no_grad():
-            rows.append(row("frame: bind, draw", frame, gaussians=n, size="802x550"))
-            try:
-                rows.append(row("frame: bind, draw, replayed", replayed(frame), gaussians=n, size="802x550"))
-            except RuntimeError as error:
-                rows.append({"name": "frame: bind, draw, replayed", "gaussians": n, "error": str(error).splitlines()[0]})
+            rows += eager_and_replayed("frame: bind, draw", frame, True, dict(gaussians=n, size="802x550"))
         target = frame().detach() * 0.9
         names = dict(means=local[0], quats=local[1], log_scales=scales, opacities=tensors["opacities"].logit(), colors=tensors["colors"])
         adam = NamedAdam({k: v.clone() for k, v in names.items()}, dict.fromkeys(names, 1e-4), 1e-15)
@@ -213,7 +250,7 @@ def scale_rows() -> Rows:
             (0.8 * l1 + 0.2 * (1 - ssim)).backward()
             adam.step()  # noqa: B023
 
-        rows.append(row("training step: bind, draw, loss, backward, adam", step, gaussians=n, size="802x550"))
+        rows += eager_and_replayed("training step: bind, draw, loss, backward, adam", step, True, dict(gaussians=n, size="802x550"))
     return rows
 
 
