@@ -31,7 +31,7 @@ def rows(monkeypatch):
     given = []
     monkeypatch.setattr(optim, "adam_cuda", lambda rows, *_: given.append(rows))
 
-    def blended(splats, depths, radii, features, backgrounds, width, height, n_channels, keep):  # noqa: ARG001
+    def blended(splats, depths, radii, features, backgrounds, width, height, n_channels, keep):
         c, new = depths.shape[0], splats.new_empty
         shapes = (c, height, width, n_channels), (c, height, width, 1)
         return *(new(s) for s in shapes), new((1, 64), dtype=torch.uint8), new(3, dtype=torch.int64)
@@ -103,9 +103,8 @@ def test_a_density_round_asks_for_its_counts_only(capture):
     assert step.source.shape == (128,)
 
 
-def test_an_avatar_moves_whole_and_cameras_follow_it(capture, rows):  # noqa: ARG001
+def test_an_avatar_moves_whole_and_cameras_follow_it(capture, rows):
     avatar = loop.initial_avatar(capture, (0, 2)).to(META)
     assert all(x.device == META for x in (*avatar.parameters().values(), avatar.binding, avatar.rig.faces, avatar.params.expr))
     image = render(avatar, [capture.frames[0].camera], avatar.params[0], torch.ones(3)).image
     assert image.shape == (1, 48, 48, 3) and image.device == META
-

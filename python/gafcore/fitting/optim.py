@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gafcore.native import adam_cuda, uses_cuda
 
+_LARGEST = torch.finfo(torch.float32).max
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -31,7 +32,7 @@ class NamedAdam:
             if group["name"] == name:
                 group["lr"] = rate
                 if name in self._rates:
-                    self._rates[name].fill_(rate)
+                    self._rates[name].fill_(min(rate, _LARGEST))
 
     def step(self) -> None:
         """One update; tensors without a gradient stay, all gradients are dropped."""
@@ -54,7 +55,7 @@ class NamedAdam:
                 zero = torch.zeros((), dtype=torch.float32, device=x.device)
                 self._adam.state[x] = {"step": zero} | {key: torch.zeros_like(x) for key in _MOMENTS}
             if name not in self._rates:
-                self._rates[name] = torch.full((), group["lr"], dtype=torch.float32, device=x.device)
+                self._rates[name] = torch.full((), min(group["lr"], _LARGEST), dtype=torch.float32, device=x.device)
             state = self._adam.state[x]
             rows.append((x.detach(), x.grad.contiguous(), *(state[key] for key in _MOMENTS), state["step"], self._rates[name]))
         if rows:
