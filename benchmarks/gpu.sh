@@ -11,6 +11,7 @@
 #   ops         every op but the rasterizer: medians, spread, memory, share of the memory bandwidth
 #   rasterize   the rasterizer: 10-300 k Gaussians, three sizes, SH 0 and 3, batches
 #   scale       frames and training steps a second, peak memory
+#   fit         6,000 iterations of a fit at 512x512, with and without graphs: seconds, memory, quality
 #   profile     device time kernel by kernel; hardware counters where ncu can read them
 #   attention   multiview_attention beside every SDPA backend, by graph replays
 #   diffusion   the full-size prior with random weights: memory and time of a refresh
@@ -19,13 +20,13 @@
 # Environment: PYTHON (python3); PEERS, a folder of wheels or source trees of peers (gsplat, fused_ssim, ...), installed without network into
 # OUT_DIR/peers and left out where they do not build. Nothing is estimated: a part that cannot run says so in the report.
 set -uo pipefail
-[ $# -ge 1 ] || { sed -n '2,20p' "$0"; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,21p' "$0"; exit 2; }
 root=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
 shift
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(build peers test sanitize ops rasterize scale profile attention diffusion report)
+[ ${#parts[@]} -gt 0 ] || parts=(build peers test sanitize ops rasterize scale fit profile attention diffusion report)
 PYTHON=${PYTHON:-python3}
 cd "$root"
 export PYTHONPATH="$root/python:$root:$out/peers${PYTHONPATH:+:$PYTHONPATH}"
@@ -79,6 +80,7 @@ part_sanitize() {
 part_ops() { "$PYTHON" -m benchmarks.gpu.suites ops --out "$out/ops.json"; }
 part_rasterize() { "$PYTHON" -m benchmarks.gpu.suites rasterize --out "$out/rasterize.json"; }
 part_scale() { "$PYTHON" -m benchmarks.gpu.suites scale --out "$out/scale.json"; }
+part_fit() { timeout 480 "$PYTHON" -m benchmarks.gpu.fit --out "$out/fit.json"; }
 part_profile() {
   "$PYTHON" -m benchmarks.gpu.profile --out "$out/profile.json" || return 1
   [ "${NCU:-1}" = 1 ] || return 0

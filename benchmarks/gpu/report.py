@@ -8,8 +8,8 @@ from typing import Any
 
 from gafcore.files import atomic_path, read_json
 
-PARTS = ("build", "test", "sanitize", "ops", "rasterize", "scale")
-FIGURES = ("name", "median_ms", "iqr_ms", "min_ms", "calls", "peak_mb", "gb_per_s", "bytes", "error")
+PARTS = ("build", "test", "sanitize", "ops", "rasterize", "scale", "fit")
+FIGURES = ("name", "median_ms", "iqr_ms", "min_ms", "calls", "peak_mb", "gb_per_s", "bytes", "host_ms", "error")
 
 
 def parts_table(folder: Path) -> list[str]:
@@ -39,7 +39,7 @@ def suite_table(report: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    reports = [read_json(p) for p in (folder / f"{name}.json" for name in ("ops", "rasterize", "scale")) if p.exists()]
+    reports = [read_json(p) for p in (folder / f"{name}.json" for name in ("ops", "rasterize", "scale", "fit")) if p.exists()]
     lines = ["# Measured on a GPU", "", *parts_table(folder), ""]
     if reports:
         gpu, host = reports[0]["gpu"], reports[0]["machine"]

@@ -125,5 +125,5 @@ def test_no_triangle_is_ever_emptied(data, n):
 
 
 def test_prunable_keeps_the_more_opaque_of_a_faint_pair():
-    got = prunable(torch.tensor([5, 5, 7]), torch.tensor([-9.0, -8.0, 2.0]), 0.005)
+    got = prunable(torch.tensor([5, 5, 7]), torch.tensor([-9.0, -8.0, 2.0]), 0.005, 8)
     assert got.tolist() == [True, False, False]

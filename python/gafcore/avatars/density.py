@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 _SPLIT_SHRINK = 1.6  # each half of a split Gaussian is this much smaller (0.8 x 2 in the original)
+_LOG_SPLIT_SHRINK = float(torch.log(torch.tensor(_SPLIT_SHRINK)))  # in the precision of what it is taken from
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ def accumulate(
     stats: DensityStats, v_means2d: Float[Tensor, "C N 2"], visible: Bool[Tensor, "C N"], width: int, height: int
 ) -> DensityStats:
     """Add one step's gradients. `v_means2d` is per pixel; times half the image size it is the gradient that thresholds refer to."""
-    half = v_means2d.new_tensor([width / 2, height / 2])
-    norms = (v_means2d * half).norm(dim=-1) * visible
+    # Two products with numbers: a tensor of them would have to be sent to the device, which a captured iteration cannot wait for.
+    norms = torch.stack([v_means2d[..., 0] * (width / 2), v_means2d[..., 1] * (height / 2)], -1).norm(dim=-1) * visible
     return DensityStats(stats.grad_sum + norms.sum(0), stats.views + visible.sum(0))
 
 
@@ -100,49 +101,52 @@ def densify_and_prune(
     chosen = _within_cap(grad, grad > config.grad_threshold, config.max_gaussians - n)
     largest_m = tensors["log_scales"].exp().amax(dim=-1) * triangle_sizes[binding]
     split = chosen & (largest_m > config.split_scale_m)
-    clone = chosen & ~split
-    doomed = prunable(binding, tensors["opacity_logits"], config.prune_opacity, leaving=split)
-    keep = ~split & ~doomed
-    source = torch.cat([ids(keep), ids(clone & ~doomed), ids(split), ids(split)])
-    n_kept, n_cloned, n_split = int(keep.sum()), int((clone & ~doomed).sum()), int(split.sum())
-    moved = {name: x[source].clone() for name, x in tensors.items()}
+    doomed = prunable(binding, tensors["opacity_logits"], config.prune_opacity, triangle_sizes.shape[0], leaving=split)
+    keep, clone = ~split & ~doomed, chosen & ~split & ~doomed
+    # The one look at the device in a round: how many rows there will be.
+    n_kept, n_cloned, n_split, n_pruned = torch.stack([x.sum() for x in (keep, clone, split, doomed)]).tolist()
+    halves_of = ids(split, n_split)
+    source = torch.cat([ids(keep, n_kept), ids(clone, n_cloned), halves_of, halves_of])
+    moved = {name: x[source] for name, x in tensors.items()}
     halves = slice(n_kept + n_cloned, None)
     moved["means"][halves] += _local_noise(moved["quats"][halves], moved["log_scales"][halves], generator)
-    moved["log_scales"][halves] -= torch.log(torch.tensor(_SPLIT_SHRINK))
+    moved["log_scales"][halves] -= _LOG_SPLIT_SHRINK
     moved["binding"] = binding[source]
     fresh = torch.arange(source.shape[0], device=source.device) >= n_kept
-    return DensityStep(source, fresh, moved, n_cloned, n_split, int(doomed.sum()))
+    return DensityStep(source, fresh, moved, n_cloned, n_split, n_pruned)
 
 
-def ids(mask: Bool[Tensor, "N"]) -> Int[Tensor, "M"]:
-    """Positions where `mask` holds, ascending."""
-    return mask.nonzero(as_tuple=True)[0]
+def ids(mask: Bool[Tensor, "N"], count: int) -> Int[Tensor, "M"]:
+    """The `count` positions where `mask` holds, ascending. Unlike `nonzero`, it need not ask a GPU how many there are."""
+    return torch.argsort((~mask).to(torch.uint8), stable=True)[:count]
 
 
 def prunable(
-    binding: Int[Tensor, "N"], opacity_logits: Float[Tensor, "N"], threshold: float, leaving: Bool[Tensor, "N"] | None = None
+    binding: Int[Tensor, "N"],
+    opacity_logits: Float[Tensor, "N"],
+    threshold: float,
+    n_triangles: int,
+    leaving: Bool[Tensor, "N"] | None = None,
 ) -> Bool[Tensor, "N"]:
     """Gaussians fainter than `threshold` whose triangle keeps another one. `leaving` are replaced by children of the same triangle."""
     faint = torch.sigmoid(opacity_logits) < threshold
     if leaving is not None:
         faint &= ~leaving
-    counts = torch.bincount(binding)
-    emptied = torch.bincount(binding, weights=faint.double(), minlength=counts.shape[0]).long() == counts
+    counts, n_faint = (torch.zeros(n_triangles, dtype=torch.int64, device=binding.device) for _ in range(2))
+    counts.index_add_(0, binding, torch.ones_like(binding))
+    n_faint.index_add_(0, binding, faint.long())
     by_opacity = torch.argsort(opacity_logits, stable=True)
     by_triangle = by_opacity[torch.argsort(binding[by_opacity], stable=True)]
-    most_opaque = by_triangle[(counts.cumsum(0) - 1)[emptied & (counts > 0)]]  # the last of each triangle's group
-    faint[most_opaque] = False
-    return faint
+    most_opaque = by_triangle[(counts.cumsum(0) - 1)[binding]]  # the last of each triangle's group
+    emptied = (n_faint == counts)[binding]
+    return faint & ~(emptied & (most_opaque == torch.arange(binding.shape[0], device=binding.device)))
 
 
 def _within_cap(grad: Tensor, chosen: Bool[Tensor, "N"], room: int) -> Bool[Tensor, "N"]:
     """The `room` largest gradients of the chosen (each clone and each split adds one Gaussian)."""
-    if int(chosen.sum()) <= room:
-        return chosen
     order = torch.argsort(torch.where(chosen, grad, -torch.inf), descending=True, stable=True)
     kept = torch.zeros_like(chosen)
-    kept[order[: max(room, 0)]] = True
-    return kept & chosen
+    return kept.index_fill_(0, order[: max(room, 0)], True) & chosen
 
 
 def _local_noise(quats: Float[Tensor, "N 4"], log_scales: Float[Tensor, "N 3"], generator: torch.Generator) -> Float[Tensor, "N 3"]:

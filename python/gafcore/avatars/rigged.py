@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -55,6 +55,11 @@ class RiggedAvatar:
     def parameters(self) -> dict[str, Tensor]:
         """The tensors that fitting changes, by name."""
         return {name: getattr(self, name) for name in PARAMETERS}
+
+    def to(self, device: torch.device | str) -> RiggedAvatar:
+        """A copy with every tensor on `device`."""
+        moved: dict[str, Any] = {name: x.to(device) for name, x in self.parameters().items()}
+        return replace(self, rig=self.rig.to(device), params=self.params.to(device), binding=self.binding.to(device), **moved)
 
 
 @dataclass(frozen=True)
@@ -161,9 +166,13 @@ def draw(
     background: Float[Tensor, "3"] | Float[Tensor, "C 3"] | None = None,
     **options: Any,
 ) -> Render:
-    """Rasterize posed Gaussians: one set for all cameras (B = 1), or one a camera (B = C)."""
-    viewmats, intrinsics = stack(cameras)
-    back = gaussians.means.new_ones(3) if background is None else background
+    """Rasterize posed Gaussians: one set for all cameras (B = 1), or one a camera (B = C).
+
+    Cameras and background may be on another device than the Gaussians.
+    """
+    device = gaussians.means.device
+    viewmats, intrinsics = (x.to(device) for x in stack(cameras))
+    back = gaussians.means.new_ones(3) if background is None else background.to(device)
     means, quats, scales = gaussians.means, gaussians.quats, gaussians.scales
     if means.dim() == 3 and means.shape[0] == 1:
         means, quats, scales = means[0], quats[0], scales[0]

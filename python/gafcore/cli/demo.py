@@ -18,10 +18,11 @@ from gafcore.captures.synthetic import SynthConfig
 from gafcore.cli.ablate import frames_around
 from gafcore.cli.evaluate import lines
 from gafcore.cli.fit import summary
+from gafcore.devices import DeviceName, resolve
 from gafcore.evaluation import Evaluation, evaluate
 from gafcore.evaluation.sides import azimuth_deg
 from gafcore.export.video import orbit_shots, render_shots
-from gafcore.fitting import FitConfig, FitResult, Prior, fit, make_prior
+from gafcore.fitting import Execution, FitConfig, FitResult, Prior, fit, make_prior
 from gafcore.movies import write_frames
 from gafcore.pictures import save_image, save_sheet, sheet
 from gafcore.progress import track
@@ -50,19 +51,23 @@ class Demo:
     """Chooses the person. Hair that the frontal camera does not see (0 wears a bun) can only be guessed from the side."""
     prior: str = "none"
     """The prior: "none", "small", or the path of another one; with one the fit is done twice."""
+    device: DeviceName = "auto"
+    """Where to fit, measure and render: cpu, cuda, or auto: the GPU where there is one and gafcore was compiled with CUDA."""
 
     def run(self) -> None:
         start = time.perf_counter()
+        device = resolve(self.device)
         synth, config = PRESETS[self.preset]
         synth = replace(synth, seed=self.seed)
         prior = make_prior(self.prior)
         print(f"1/4 a synthetic person, {synth.size}x{synth.size}, {synth.n_timesteps} timesteps")
         vhap.write(synthetic.make(synth).capture, self.out / "capture")
         capture = vhap.read(self.out / "capture")
-        print(f"2/4 fit: {config.iterations} iterations on the frontal camera{'' if prior is None else ', without the prior and with it'}")
-        results = [_fit(capture, config, None)]  # keep nothing when interrupted: a demo starts over
+        twice = "" if prior is None else ", without the prior and with it"
+        print(f"2/4 fit: {config.iterations} iterations on the frontal camera{twice}, computed on {device.type}")
+        results = [_fit(capture, config, None, self.device)]  # keep nothing when interrupted: a demo starts over
         if prior is not None:
-            results.append(_fit(capture, config, prior))
+            results.append(_fit(capture, config, prior, self.device))
         save_avatar(results[-1].avatar, self.out / "avatar", iteration=config.iterations, info={"notes": list(results[-1].notes)})
         print("3/4 evaluation on pictures that the fit never saw")
         report = _evaluate(capture, results, self.out)
@@ -74,8 +79,8 @@ class Demo:
                 print(f"    {self.out / name}")
 
 
-def _fit(capture: Capture, config: FitConfig, prior: Prior | None) -> FitResult:
-    result = fit(capture, config, prior=prior)
+def _fit(capture: Capture, config: FitConfig, prior: Prior | None, device: DeviceName) -> FitResult:
+    result = fit(capture, config, prior=prior, execution=Execution(device=device))
     print(f"    {summary(result)}")
     return result
 

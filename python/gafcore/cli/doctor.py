@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 
 import gafcore
+from gafcore.devices import cuda_missing
 from gafcore.errors import MissingError
-from gafcore.native import compiler, cuda_obstacle, cuda_version, has_cuda, isa_name
+from gafcore.native import compiler, cuda_version, has_cuda, isa_name
 from gafcore.tracking.models import find_models
 
 CORE = ("torch", "numpy", "safetensors", "pillow", "av", "plyfile", "scipy", "tyro", "rich", "jaxtyping")
@@ -71,17 +72,10 @@ def extra_line(extra: str) -> str:
 
 def cuda_line() -> str:
     """Whether kernels run on a GPU here, and if not, what to do about it."""
-    if not has_cuda():
-        return (
-            "CUDA kernels: none, everything runs on the CPU; to get them put nvcc (CUDA 12 or later) on PATH, or set CUDACXX to it, "
-            "and install again: pip install --no-cache-dir . -C cmake.define.GAF_CUDA=ON"
-        )
-    built = f"CUDA kernels: compiled with CUDA {cuda_version()}"
-    if obstacle := cuda_obstacle():
-        return f"{built}, but they cannot run here: {obstacle}"
-    if not torch.cuda.is_available():
-        return f"{built}, and there is a GPU, but torch {torch.__version__} does not see it; install a build of torch with CUDA"
-    return f"{built}; " + ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    built = f"compiled with CUDA {cuda_version()}" if has_cuda() else "none"
+    if missing := cuda_missing():
+        return f"CUDA kernels: {built}; everything runs on the CPU, because {missing}"
+    return f"CUDA kernels: {built}, they run on " + ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
 
 
 def models_line() -> str:

@@ -10,6 +10,7 @@ from gafcore import captures
 from gafcore.avatars import load_avatar
 from gafcore.avatars.storage import read_manifest
 from gafcore.cli.flags import PathArgument
+from gafcore.devices import DeviceName, resolve
 from gafcore.errors import InputError
 from gafcore.evaluation import Evaluation, evaluate, stored_color
 from gafcore.evaluation.color import NOTES, ColorMode
@@ -70,13 +71,16 @@ class Eval:
     color: ColorMode = "fitted"
     """Of an avatar with a colour correction. fitted: training frames with their own, all others with the mean;
     mean: all with the mean; none: the avatar's own colours."""
+    device: DeviceName = "auto"
+    """Where to render and compare: cpu, cuda, or auto: the GPU where there is one and gafcore was compiled with CUDA."""
 
     def run(self) -> None:
         check_output_folder(self.out)
-        avatar, info = load_avatar(self.avatar), read_manifest(self.avatar).get("info")
+        device = resolve(self.device)
+        avatar, info = load_avatar(self.avatar, device=device), read_manifest(self.avatar).get("info")
         info = info if isinstance(info, dict) else {}
         history = read_history(self.avatar / "history.json")
-        perceptual = load_lpips(self.lpips_weights) if self.lpips_weights else None
+        perceptual = load_lpips(self.lpips_weights).to(device) if self.lpips_weights else None
         capture = captures.read(self.capture)
         result = evaluate(
             avatar,

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from gafcore import captures
 from gafcore.cli.flags import Flat, PathArgument
-from gafcore.fitting import FitConfig, FitResult, PseudoConfig, fit, make_prior
+from gafcore.devices import resolve
+from gafcore.fitting import Execution, FitConfig, FitResult, PseudoConfig, fit, make_prior
 
 
 def summary(result: FitResult) -> str:
@@ -32,11 +33,13 @@ class Fit:
     """What supervises the sides that the camera never saw: "small" (shipped with the package, docs/small_prior.md), "none", or the path of
     a prior that scripts/train_small_prior.py made."""
     pseudo: Flat[PseudoConfig] = field(default_factory=PseudoConfig)
+    execution: Flat[Execution] = field(default_factory=Execution)
     config: Flat[FitConfig] = field(default_factory=FitConfig)
 
     def run(self) -> None:
+        resolve(self.execution.device)  # before anything is read: a missing GPU is told at once
         prior = make_prior(self.prior, self.pseudo)
-        result = fit(captures.read(self.capture), self.config, prior=prior, out=self.out, resume=self.resume)
+        result = fit(captures.read(self.capture), self.config, prior=prior, out=self.out, resume=self.resume, execution=self.execution)
         print(summary(result))
         for note in result.notes:
             print(note)

@@ -10,6 +10,7 @@ import torch
 
 from gafcore.avatars import load_avatar
 from gafcore.cli.flags import PathArgument
+from gafcore.devices import DeviceName, resolve
 from gafcore.errors import InputError
 from gafcore.export.video import Shot, camera_shots, motion_shots, orbit_camera, orbit_shots, render_shots
 from gafcore.movies import write_frames
@@ -42,6 +43,8 @@ class Render:
     """Pictures a second of a video."""
     background: str = "white"
     """white or black."""
+    device: DeviceName = "auto"
+    """Where to render: cpu, cuda, or auto: the GPU where there is one and gafcore was compiled with CUDA."""
 
     def run(self) -> None:
         if self.orbit and (self.camera or self.motion):
@@ -50,7 +53,7 @@ class Render:
             raise InputError(f"--background must be white or black, got {self.background!r}")
         if min(self.size) < 1 or self.frames < 1:
             raise InputError(f"--size and --frames must be at least 1, got {self.size} and {self.frames}")
-        avatar = load_avatar(self.avatar)
+        avatar = load_avatar(self.avatar, device=resolve(self.device))
         shots = self.shots(avatar)
         pictures = render_shots(avatar, track(shots, "render"), torch.tensor(COLORS[self.background]))
         write_frames(self.out, pictures, fps=self.fps)

@@ -91,10 +91,10 @@ def evaluate(
     """Render the avatar as each frame shows it and compare.
 
     Args:
-        avatar: Its rig parameters pose it; it must have been fitted to this capture's timesteps.
+        avatar: Its rig parameters pose it; it must have been fitted to this capture's timesteps. Renders are compared where it is.
         capture: Pictures, cameras, splits, and the background behind the renders.
         splits: Which splits; all that have frames by default.
-        perceptual: LPIPS (`gafcore.fitting.load_lpips`).
+        perceptual: LPIPS (`gafcore.fitting.load_lpips`), on the avatar's device.
         color: The gain and offset with which a camera shows the avatar in a frame (`gafcore.evaluation.color_of`), where one was fitted.
         max_frames: At most so many frames a split, evenly spaced.
         samples: Frames a split kept as pictures.
@@ -120,12 +120,13 @@ def evaluate(
                 view = render(avatar, [frame.camera], avatar.params[frame.timestep], background)
                 image = corrected(view, background, None if color is None else color(frame).to(background))[0]
                 truth, mask = checked_image(frame), checked_mask(frame)
-                values = compare(image, truth, mask, perceptual)
+                where = image.device
+                values = compare(image, truth.to(where), None if mask is None else mask.to(where), perceptual)
             scores.append(FrameScore(name, number, frame.timestep, camera_name(frame), values))
             if number in shown:
                 given = nearest_frame(capture, given_split, frame)
                 label = f"timestep {frame.timestep}, camera {camera_name(frame)}: {values['psnr']:.1f} dB"
-                kept.append(Sample(name, label, given.image(), truth, image.clamp(0, 1)))
+                kept.append(Sample(name, label, given.image(), truth, image.clamp(0, 1).cpu()))
     notes = () if perceptual is not None else ("LPIPS was not measured: no weights given (--lpips-weights).",)
     return Evaluation(tuple(scores), tuple(kept), notes, {"n_gaussians": len(avatar), "rig": avatar.rig.name})
 

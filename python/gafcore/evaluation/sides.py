@@ -36,7 +36,8 @@ def side_scores(avatar: RiggedAvatar, capture: Capture, *, train: str = "train",
         for number in capture.splits[split]:
             frame = capture.frames[number]
             image = render(avatar, [frame.camera], avatar.params[frame.timestep], background).image[0].clamp(0, 1)
-            truth, mask = checked_image(frame), checked_mask(frame)
+            truth, mask = checked_image(frame).to(image), checked_mask(frame)
+            mask = None if mask is None else mask.to(image)
             values = compare(image, truth, mask) | {"structure": structure_error(image, truth, mask)}
             row.append((azimuth_deg(frame.camera), values))
     far = [values for azimuth, values in rows[novel] if abs(azimuth) > FAR_DEG]

@@ -41,7 +41,7 @@ def orbit_shots(avatar: RiggedAvatar, n: int, width: int, height: int, *, still:
     The head moves through the avatar's own timesteps, or keeps the first one's expression with `still`.
     The pose relative to the room is taken out, so that the head stays in the middle.
     """
-    target = _head_centre(avatar)
+    target = _head_centre(avatar).cpu()  # where cameras are made
     shots = []
     for i in range(n):
         phase = 2 * math.pi * i / n
@@ -67,7 +67,7 @@ def camera_shots(avatar: RiggedAvatar, cameras: Sequence[Camera]) -> list[Shot]:
 
 def motion_shots(avatar: RiggedAvatar, motion: str | Path, camera: Camera) -> list[Shot]:
     """Another recording's motion (an .npz of rig parameters) on this avatar: the shape and static offset stay its own."""
-    moving = read_params(motion, avatar.rig)
+    moving = read_params(motion, avatar.rig).to(avatar.means.device)
     moving = replace(moving, shape=avatar.params.shape, static_offset=avatar.params.static_offset)
     return [Shot(camera, moving[t]) for t in range(len(moving))]
 

@@ -104,8 +104,8 @@ def drop_previous(out: str | Path) -> None:
     (Path(out) / PREVIOUS_AVATAR).unlink(missing_ok=True)
 
 
-def load_checkpoint(out: str | Path, config: FitConfig, capture: dict[str, str]) -> FitState:
-    """The newest checkpoint in `out`, to go on from.
+def load_checkpoint(out: str | Path, config: FitConfig, capture: dict[str, str], device: torch.device | str = "cpu") -> FitState:
+    """The newest checkpoint in `out`, to go on from on `device`, whichever one wrote it.
 
     Raises:
         MissingError: There is none.
@@ -128,7 +128,7 @@ def load_checkpoint(out: str | Path, config: FitConfig, capture: dict[str, str])
     if hashlib.sha256(data).hexdigest() != pointer["sha256"]:
         raise InputError(f"{file}: does not match its SHA-256 in {path}; it is damaged")
     try:
-        return _from_tensors(load_tensors(data), config)
+        return _from_tensors(load_tensors(data), config, device)
     except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
         raise InputError(f"{file}: not a checkpoint of this version ({error})") from None
 
@@ -140,17 +140,17 @@ def _to_tensors(state: FitState) -> dict[str, Tensor]:
     tensors |= {"density.grad_sum": state.stats.grad_sum, "density.views": state.stats.views, "binding": state.binding}
     tensors |= {f"prior.{name}": x for name, x in state.prior.items()}
     tensors |= {"rng.torch": torch.get_rng_state(), "iteration": torch.tensor(state.iteration)}
-    return {name: x.contiguous() for name, x in tensors.items()}
+    return {name: x.cpu().contiguous() for name, x in tensors.items()}
 
 
-def _from_tensors(stored: dict[str, Tensor], config: FitConfig) -> FitState:
+def _from_tensors(stored: dict[str, Tensor], config: FitConfig, device: torch.device | str) -> FitState:
     def group(prefix: str) -> dict[str, Tensor]:
         return {name[len(prefix) :]: x for name, x in stored.items() if name.startswith(prefix)}
 
-    state = make_state(group("tensor."), stored["binding"], config)
+    state = make_state({name: x.to(device) for name, x in group("tensor.").items()}, stored["binding"].to(device), config)
     state.adam.load_state(group("adam."))
     state.iteration = int(stored["iteration"])
-    state.stats = DensityStats(stored["density.grad_sum"], stored["density.views"])
+    state.stats = DensityStats(*(stored[f"density.{name}"].to(device, copy=True) for name in ("grad_sum", "views")))
     state.history = {name: stored[f"history.{name}"].tolist() for name in HISTORY}
     state.prior = group("prior.")
     torch.set_rng_state(stored["rng.torch"])  # the fit draws nothing from it, but a prior may

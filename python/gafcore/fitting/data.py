@@ -1,4 +1,4 @@
-"""Training pictures: composited over the background of the iteration, and identified so that a resumed run meets the same capture."""
+"""Which frames a fit reads, and how a resumed run knows that it meets the same capture."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import json
 from collections.abc import Iterable
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from gafcore.avatars.frames import checked_image, checked_mask, describe
 from gafcore.errors import InputError
-from gafcore.types import Capture, Frame
+from gafcore.types import Capture
 
 
 def training_frames(capture: Capture, split: str) -> tuple[int, ...]:
@@ -28,27 +26,6 @@ def training_frames(capture: Capture, split: str) -> tuple[int, ...]:
         if name != split and (shared := set(numbers) & set(others)):
             raise InputError(f"frame {min(shared)} is in the splits {split!r} and {name!r}: fitting and testing must not share frames")
     return tuple(numbers)
-
-
-def target_image(frame: Frame, captured_on: tuple[float, float, float], background: Float[Tensor, "3"]) -> Float[Tensor, "H W 3"]:
-    """The frame's picture over `background`.
-
-    A capture's picture is `a F + (1 - a) captured_on` for mask a, so the background is exchanged by adding
-    `(1 - a) (background - captured_on)`; the colours of the head itself need not be known.
-
-    Raises:
-        InputError: The picture has another size than its camera, or the background differs and there is no mask.
-    """
-    image = checked_image(frame)
-    change = background - image.new_tensor(captured_on)
-    if not bool(change.any()):
-        return image
-    mask = checked_mask(frame)
-    if mask is None:
-        raise InputError(
-            f"{describe(frame)}: has no mask, so its background {captured_on} cannot be exchanged; choose that one with --background"
-        )
-    return image + (1 - mask)[..., None] * change
 
 
 def fingerprint(capture: Capture, numbers: tuple[int, ...]) -> dict[str, str]:

@@ -5,28 +5,39 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gafcore.avatars.appearance import initial_avatar
 from gafcore.avatars.density import is_round
+from gafcore.avatars.frames import describe
 from gafcore.avatars.rigged import RiggedAvatar, triangle_sizes
 from gafcore.avatars.storage import save_avatar
+from gafcore.devices import resolve
 from gafcore.files import check_output_folder, write_json
 from gafcore.fitting.checkpoint import FOLDER, check_no_unfinished, drop_previous, load_checkpoint, save_checkpoint, set_aside
 from gafcore.fitting.config import FitConfig, to_json
 from gafcore.fitting.data import fingerprint, training_frames
 from gafcore.fitting.display import Display, tensorboard
+from gafcore.fitting.execution import Execution, own_stream
+from gafcore.fitting.graphs import Capture as GraphCapture
+from gafcore.fitting.graphs import StepGraphs, capture_graph
+from gafcore.fitting.inputs import Inputs, Pictures, make_inputs
 from gafcore.fitting.interrupts import Interrupted, StopRequest, stop_requests
+from gafcore.fitting.losses import Perceptual
 from gafcore.fitting.lpips import load_lpips
 from gafcore.fitting.prior import Prior, StatefulPrior
-from gafcore.fitting.schedule import frame_at
+from gafcore.fitting.readings import Reading, Readings, StepResult
+from gafcore.fitting.schedule import background_at, frame_at
 from gafcore.fitting.state import FitState, density_round, finished_avatar, initial_tensors, make_state, person
-from gafcore.fitting.step import StageTimes, StepResult, Terms, bake_shape, check_finite, take_step
-from gafcore.types import Capture
+from gafcore.fitting.step import Scene, StageTimes, Terms, bake_shape, check_finite, take_step
+from gafcore.rigs import Rig
+from gafcore.types import Capture, Frame, RigParams
 
 _RECORD_EVERY = 10  # iterations between rows of the history
 
@@ -63,6 +74,7 @@ def fit(
     resume: bool = False,
     progress: bool = True,
     callback: Callback | None = None,
+    execution: Execution = Execution(device="cpu"),  # noqa: B008  (frozen)
 ) -> FitResult:
     """Fit an animatable Gaussian avatar to the frames of one split (GAF, section 4.2-4.4).
 
@@ -73,16 +85,20 @@ def fit(
         out: Folder for checkpoints, the avatar (`gafcore.avatars.load_avatar` reads it) and history.json; nothing is written without it.
         resume: Go on from the newest checkpoint in `out`. On the CPU the result has the same bits as a run that was never interrupted.
         progress: Show progress on stderr.
-        callback: Called after every iteration.
+        callback: Called after every iteration. On a GPU, looking at its figures waits for the iteration to end.
+        execution: On which device, and how: nothing that the result depends on but for rounding. The first avatar is made on the CPU, so
+            all devices start from the same bits, and random numbers are the same everywhere.
 
     Raises:
-        InputError: The capture lacks what the configuration asks for, the checkpoint to resume from is another fit's, or `out` is a file
-            or holds an unfinished fit and `resume` was not asked for.
-        DivergedError: The loss or a parameter became NaN; the last checkpoint is intact.
+        InputError: The capture lacks what the configuration asks for, the device cannot be used, the checkpoint to resume from is another
+            fit's, or `out` is a file or holds an unfinished fit and `resume` was not asked for.
+        DivergedError: The loss or a parameter became NaN; the last checkpoint is intact. On a GPU that is noticed some iterations later,
+            but before anything is written.
         CheckpointError: A checkpoint could not be written; the one before it is intact.
         Interrupted: SIGINT or SIGTERM came; a checkpoint was written first where there is an `out`.
     """
     folder = None if out is None else Path(out)
+    device = resolve(execution.device)
     if folder is not None:
         check_output_folder(folder)
         if not resume:
@@ -91,31 +107,25 @@ def fit(
     identity = fingerprint(capture, numbers)
     if isinstance(prior, StatefulPrior):
         identity["prior"] = prior.identity
-    terms = Terms(_perceptual(config), prior)
     if resume:
-        state = _resume(folder, config, identity)
+        state = _resume(folder, config, identity, device)
     else:
-        state = _start(capture, numbers, config)
+        state = _start(capture, numbers, config, device)
         if folder is not None:
             set_aside(folder)
     if isinstance(prior, StatefulPrior):
         prior.restore(state.prior)
-    times, first = StageTimes(), state.iteration
+    rig, tracked = capture.rig, capture.params
+    if device.type != "cpu":
+        rig, tracked = rig.to(device), tracked.to(device)
+    run = _Run(capture, numbers, config, identity, folder, prior, callback, execution)
+    first = state.iteration
     begin = time.perf_counter()
-    events = folder / "tensorboard" if folder is not None and config.tensorboard else None
-    with stop_requests() as stop, tensorboard(events) as writer, Display(config.iterations, state.iteration, progress) as display:
-        rig, shared = bake_shape(capture.rig, person(state, capture.params))
-        while state.iteration < config.iterations:
-            frame = capture.frames[frame_at(config, state.iteration + 1, numbers)]
-            step = take_step(state, rig, shared, frame, capture.background, config, terms, times)
-            if is_round(config.density, state.iteration, config.iterations):
-                with times.stage("density"):
-                    density_round(state, triangle_sizes(rig.template, rig.faces), config)
-            _report(state, step, display, writer, callback)
-            _checkpoint_if_due(state, config, identity, folder, stop, prior)
-    seconds = {**times.seconds, "total": time.perf_counter() - begin}
+    with own_stream(device):
+        run.iterate(state, _scene(rig, person(state, tracked), capture, config, Terms(_perceptual(config, device), prior)), progress)
+    seconds = {**run.times.seconds, "total": time.perf_counter() - begin}
     check_finite(state)
-    avatar = finished_avatar(state, capture.rig, person(state, capture.params), config.sh_degree)
+    avatar = finished_avatar(state, rig, person(state, tracked), config.sh_degree)
     color = state.tensors.get("color")
     notes = _notes(config, prior)
     result = FitResult(avatar, state.history, seconds, state.iteration - first, None if color is None else color.detach().clone(), notes)
@@ -124,53 +134,114 @@ def fit(
     return result
 
 
-def _start(capture: Capture, numbers: tuple[int, ...], config: FitConfig) -> FitState:
+@dataclass
+class _Run:
+    """The iterations of one call of `fit`: what goes in and out of them besides the state."""
+
+    capture: Capture
+    numbers: tuple[int, ...]
+    config: FitConfig
+    identity: dict[str, str]
+    folder: Path | None
+    prior: Prior | None
+    callback: Callback | None
+    execution: Execution
+    times: StageTimes = field(default_factory=StageTimes)
+
+    def iterate(self, state: FitState, scene: Scene, progress: bool) -> None:
+        """All iterations that are left."""
+        config, device = self.config, state.binding.device
+        graphs = StepGraphs(scene, graph_of) if self.execution.graph and (graph_of := graphs_on(device)) is not None else None
+        at_once = device.type == "cpu" and graphs is None  # there, looking at a loss costs nothing
+        pictures = None if at_once else Pictures(device, self.execution.picture_mb * 1_000_000)
+        self.readings = Readings(together=1) if at_once else Readings()
+        events = self.folder / "tensorboard" if self.folder is not None and config.tensorboard else None
+        with (
+            stop_requests() as stop,
+            tensorboard(events) as writer,
+            Display(config.iterations, state.iteration, progress) as display,
+        ):
+            report = partial(self._report, state, display, writer)
+            while state.iteration < config.iterations:
+                frame, inputs = self._next(state.iteration + 1, pictures)
+                step = None if graphs is None else graphs.take_step(state, inputs, self.times)
+                step = take_step(state, scene, frame, inputs, self.times, look=at_once) if step is None else step
+                if is_round(config.density, state.iteration, config.iterations):
+                    with self.times.stage("density"):
+                        density_round(state, triangle_sizes(scene.rig.template, scene.rig.faces), config)
+                self.readings.add(state.iteration, describe(frame), state.binding.shape[0], step)
+                report(self.readings.arrived())
+                if self.callback is not None:
+                    self.callback(state.iteration, step)
+                self._checkpoint_if_due(state, stop, report)
+            report(self.readings.arrived(all_of_them=True))
+
+    def _next(self, iteration: int, pictures: Pictures | None) -> tuple[Frame, Inputs]:
+        with self.times.stage("picture"):
+            number = frame_at(self.config, iteration, self.numbers)
+            frame = self.capture.frames[number]
+            return frame, make_inputs(number, frame, self.capture.background, background_at(self.config, iteration), pictures)
+
+    @staticmethod
+    def _report(state: FitState, display: Display, writer: Any, readings: list[Reading]) -> None:
+        for r in readings:
+            display.update(r.iteration, r.n_gaussians, loss=r.loss, psnr=r.psnr)
+            if r.iteration % _RECORD_EVERY == 0:
+                state.record(iteration=r.iteration, loss=r.loss, psnr=r.psnr, n_gaussians=r.n_gaussians)
+                if writer is not None:
+                    for name, value in (("loss", r.loss), ("psnr", r.psnr), ("n_gaussians", r.n_gaussians)):
+                        writer.add_scalar(name, value, r.iteration)
+
+    def _checkpoint_if_due(self, state: FitState, stop: StopRequest, report: Callable[[list[Reading]], None]) -> None:
+        """Write a checkpoint when it is time, at the end, or before obeying a signal."""
+        config, folder = self.config, self.folder
+        finished = state.iteration == config.iterations
+        stopping = stop.signal_number is not None and not finished
+        due = config.checkpoint_every > 0 and (finished or state.iteration % config.checkpoint_every == 0)
+        outdated = (
+            finished and folder is not None and (folder / FOLDER).is_dir()
+        )  # of an interrupt: it would say that the fit is unfinished
+        if folder is not None and (due or stopping or outdated):
+            report(self.readings.arrived(all_of_them=True))  # its history, and whether any of these iterations diverged
+            check_finite(state)
+            if isinstance(self.prior, StatefulPrior):
+                state.prior = self.prior.state()
+            save_checkpoint(folder, state, config, self.identity)
+        if stopping:
+            assert stop.signal_number is not None
+            name = signal.Signals(stop.signal_number).name
+            where = "nothing was kept: no output folder" if folder is None else f"resume with the checkpoint in {folder / FOLDER}"
+            raise Interrupted(f"stopped by {name} after iteration {state.iteration} of {config.iterations}; {where}", stop.signal_number)
+
+
+def graphs_on(device: torch.device) -> GraphCapture | None:
+    """How iterations on `device` are made repeatable, if they can be."""
+    return capture_graph if device.type == "cuda" else None
+
+
+def _scene(rig: Rig, who: RigParams, capture: Capture, config: FitConfig, terms: Terms) -> Scene:
+    baked, shared = bake_shape(rig, who)
+    elsewhere = terms.prior is not None and baked.template.device.type != "cpu"
+    return Scene(baked, shared, capture.background, config, terms, baked.to("cpu") if elsewhere else None)
+
+
+def _start(capture: Capture, numbers: tuple[int, ...], config: FitConfig, device: torch.device) -> FitState:
+    """On every device from the same bits: the first avatar is made on the CPU."""
     avatar = initial_avatar(capture, numbers, opacity=config.init_opacity, sh_degree=config.sh_degree)
-    return make_state(initial_tensors(avatar, config), avatar.binding, config)
+    tensors = {name: x.to(device) for name, x in initial_tensors(avatar, config).items()}
+    return make_state(tensors, avatar.binding.to(device), config)
 
 
-def _resume(folder: Path | None, config: FitConfig, identity: dict[str, str]) -> FitState:
+def _resume(folder: Path | None, config: FitConfig, identity: dict[str, str], device: torch.device) -> FitState:
     if folder is None:
         raise ValueError("resume needs out, the folder that holds the checkpoints")
-    return load_checkpoint(folder, config, identity)
+    return load_checkpoint(folder, config, identity, device)
 
 
-def _perceptual(config: FitConfig):
+def _perceptual(config: FitConfig, device: torch.device) -> Perceptual | None:
     if config.lpips_weights is None or config.loss.lpips == 0:
         return None
-    return load_lpips(config.lpips_weights)
-
-
-def _report(state: FitState, step: StepResult, display: Display, writer: Any, callback: Callback | None) -> None:
-    n = state.binding.shape[0]
-    display.update(state.iteration, n, loss=step.loss, psnr=step.psnr)
-    if state.iteration % _RECORD_EVERY == 0:
-        state.record(iteration=state.iteration, loss=step.loss, psnr=step.psnr, n_gaussians=n)
-        if writer is not None:
-            for name, value in (("loss", step.loss), ("psnr", step.psnr), ("n_gaussians", n)):
-                writer.add_scalar(name, value, state.iteration)
-    if callback is not None:
-        callback(state.iteration, step)
-
-
-def _checkpoint_if_due(
-    state: FitState, config: FitConfig, identity: dict[str, str], folder: Path | None, stop: StopRequest, prior: Prior | None
-) -> None:
-    """Write a checkpoint when it is time, at the end, or before obeying a signal."""
-    finished = state.iteration == config.iterations
-    stopping = stop.signal_number is not None and not finished
-    due = config.checkpoint_every > 0 and (finished or state.iteration % config.checkpoint_every == 0)
-    outdated = finished and folder is not None and (folder / FOLDER).is_dir()  # of an interrupt: it would say that the fit is unfinished
-    if folder is not None and (due or stopping or outdated):
-        check_finite(state)
-        if isinstance(prior, StatefulPrior):
-            state.prior = prior.state()
-        save_checkpoint(folder, state, config, identity)
-    if stopping:
-        assert stop.signal_number is not None
-        name = signal.Signals(stop.signal_number).name
-        where = "nothing was kept: no output folder" if folder is None else f"resume with the checkpoint in {folder / FOLDER}"
-        raise Interrupted(f"stopped by {name} after iteration {state.iteration} of {config.iterations}; {where}", stop.signal_number)
+    return load_lpips(config.lpips_weights).to(device)
 
 
 def _notes(config: FitConfig, prior: Prior | None) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -31,6 +32,9 @@ class Lpips:
 
     weights: dict[str, Tensor]
 
+    def to(self, device: torch.device | str) -> Lpips:
+        return Lpips({name: x.to(device) for name, x in self.weights.items()})
+
     def __call__(self, image: Float[Tensor, "B H W 3"], target: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B"]:
         distance = image.new_zeros(image.shape[0])
         for i, (a, b) in enumerate(zip(self.features(image), self.features(target), strict=True)):
@@ -41,7 +45,8 @@ class Lpips:
     def features(self, image: Float[Tensor, "B H W 3"]) -> list[Tensor]:
         """relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3 of pictures in 0..1."""
         x = (2 * image - 1).permute(0, 3, 1, 2)
-        x = (x - x.new_tensor(_SHIFT).view(3, 1, 1)) / x.new_tensor(_SCALE).view(3, 1, 1)
+        shift, scale = _standard(x.device, x.dtype)
+        x = (x - shift) / scale
         taps = []
         for block, numbers in enumerate(_CONVOLUTIONS):
             x = max_pool2d(x, 2) if block else x
@@ -88,6 +93,13 @@ def expected_shapes() -> dict[str, tuple[int, ...]]:
             previous = channels
         shapes[f"lin{i}.model.1.weight"] = (1, channels, 1, 1)
     return shapes
+
+
+@cache
+def _standard(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Shift and scale [3, 1, 1], sent to a device once: a captured iteration cannot wait for it."""
+    shift, scale = (torch.tensor(x, dtype=dtype, device=device).view(3, 1, 1) for x in (_SHIFT, _SCALE))
+    return shift, scale
 
 
 def _unit(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gafcore.native import adam_cuda, uses_cuda
 
+_LARGEST = torch.finfo(torch.float32).max
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -31,7 +32,7 @@ class NamedAdam:
             if group["name"] == name:
                 group["lr"] = rate
                 if name in self._rates:
-                    self._rates[name].fill_(rate)
+                    self._rates[name].fill_(min(rate, _LARGEST))
 
     def step(self) -> None:
         """One update; tensors without a gradient stay, all gradients are dropped."""
@@ -39,6 +40,9 @@ class NamedAdam:
             self._step_at_once()
         else:
             self._adam.step()
+        self.drop_gradients()
+
+    def drop_gradients(self) -> None:
         self._adam.zero_grad(set_to_none=True)
 
     def _step_at_once(self) -> None:
@@ -51,7 +55,7 @@ class NamedAdam:
                 zero = torch.zeros((), dtype=torch.float32, device=x.device)
                 self._adam.state[x] = {"step": zero} | {key: torch.zeros_like(x) for key in _MOMENTS}
             if name not in self._rates:
-                self._rates[name] = torch.full((), group["lr"], dtype=torch.float32, device=x.device)
+                self._rates[name] = torch.full((), min(group["lr"], _LARGEST), dtype=torch.float32, device=x.device)
             state = self._adam.state[x]
             rows.append((x.detach(), x.grad.contiguous(), *(state[key] for key in _MOMENTS), state["step"], self._rates[name]))
         if rows:
@@ -79,8 +83,8 @@ class NamedAdam:
         return {f"{name}.{key}": value for name, x in self.tensors.items() for key, value in self._adam.state.get(x, {}).items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """What `state` returned, for the same tensors."""
+        """What `state` returned, for the same tensors, on whichever device."""
         for name, x in self.tensors.items():
-            own = {key: state[f"{name}.{key}"].clone() for key in ("step", *_MOMENTS) if f"{name}.{key}" in state}
+            own = {key: state[f"{name}.{key}"].to(x.device, copy=True) for key in ("step", *_MOMENTS) if f"{name}.{key}" in state}
             if own:
                 self._adam.state[x] = own

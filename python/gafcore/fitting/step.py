@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
 
 from gafcore.avatars.density import accumulate
 from gafcore.avatars.frames import describe
 from gafcore.avatars.rigged import RiggedAvatar, draw, pose_on
-from gafcore.errors import GafError
 from gafcore.fitting.color import corrected
 from gafcore.fitting.config import FitConfig
-from gafcore.fitting.data import target_image
+from gafcore.fitting.inputs import Inputs
 from gafcore.fitting.losses import Perceptual, image_loss, position_penalty, scale_penalty
-from gafcore.fitting.prior import Prior, PriorRequest
-from gafcore.fitting.schedule import background_at, generator, sh_degree_at
+from gafcore.fitting.prior import Prior
+from gafcore.fitting.prior_term import prior_loss
+from gafcore.fitting.readings import DivergedError, StepResult, check_loss
+from gafcore.fitting.schedule import sh_degree_at
 from gafcore.fitting.state import FitState, current_avatar, rig_params, set_rates
 from gafcore.rigs import Rig
-from gafcore.types import Camera, Frame, RigParams
-
-
-class DivergedError(GafError):
-    """The loss became NaN or infinite. That step changed nothing."""
+from gafcore.types import Frame, RigParams
 
 
 @dataclass(frozen=True)
@@ -40,9 +35,30 @@ class Terms:
     prior: Prior | None = None
 
 
+@dataclass(frozen=True)
+class Scene:
+    """What all iterations of a fit share.
+
+    Attributes:
+        rig: With the person's identity baked in (`bake_shape`), on the fit's device.
+        shared: The rig parameters that `rig` still takes from the person, there too.
+        captured_on: RGB behind the head in the pictures.
+        config: Of the fit.
+        terms: Of the loss.
+        rig_of_prior: `rig` on the CPU, where priors are asked.
+    """
+
+    rig: Rig
+    shared: RigParams
+    captured_on: tuple[float, float, float]
+    config: FitConfig
+    terms: Terms
+    rig_of_prior: Rig | None = None
+
+
 @dataclass
 class StageTimes:
-    """Seconds spent in each stage so far."""
+    """Seconds the host spent in each stage so far. On a GPU that is what launching took: nothing waits for the device to tell."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -54,11 +70,17 @@ class StageTimes:
 
 
 @dataclass(frozen=True)
-class StepResult:
-    """What an iteration reports; `psnr` in dB, on the full training picture."""
+class Outcome:
+    """An iteration between its two halves: what was drawn, and how far it is from the picture."""
 
-    loss: float
-    psnr: float
+    avatar: RiggedAvatar
+    vertices: Float[Tensor, "1 V 3"]
+    color: Float[Tensor, "2 3"] | None
+    loss: Float[Tensor, ""]
+    squared_error: Float[Tensor, ""]
+    means2d: Float[Tensor, "1 N 2"]
+    visible: Bool[Tensor, "1 N"]
+    n_pairs: Tensor  # of splats and tiles, int64
 
 
 def bake_shape(rig: Rig, params: RigParams) -> tuple[Rig, RigParams]:
@@ -73,68 +95,70 @@ def bake_shape(rig: Rig, params: RigParams) -> tuple[Rig, RigParams]:
     return baked, replace(params, shape=params.shape[:0], static_offset=None)
 
 
-def take_step(
-    state: FitState,
-    rig: Rig,
-    shared: RigParams,
-    frame: Frame,
-    captured_on: tuple[float, float, float],
-    config: FitConfig,
-    terms: Terms,
-    times: StageTimes,
-) -> StepResult:
-    """Move `state` by one training frame. `rig` and `shared` are what `bake_shape` returned.
+def take_step(state: FitState, scene: Scene, frame: Frame, inputs: Inputs, times: StageTimes, *, look: bool = True) -> StepResult:
+    """Move `state` by one training frame: `frame`, as it stands in `inputs`.
+
+    With `look`, the loss is read before anything moves, which on a GPU waits for it.
 
     Raises:
-        DivergedError: The loss is not finite.
-        InputError: The frame's picture or mask does not fit its camera.
+        DivergedError: With `look`: the loss is not finite. That step changed nothing.
+        InputError: The prior needs something of the frame that it lacks.
     """
     iteration = state.iteration + 1
-    background = background_at(config, iteration)
-    set_rates(state, config, iteration)
+    set_rates(state, scene.config, iteration)
+    outcome = compare(state, scene, inputs, sh_degree_at(scene.config, iteration), times)
+    if scene.terms.prior is not None:
+        with times.stage("prior"):
+            outcome = replace(outcome, loss=outcome.loss + _prior_loss(state, scene, frame, inputs, outcome))
+    if look:
+        check_loss(iteration, describe(frame), float(outcome.loss.detach()))
+    move(state, outcome, inputs, times)
+    state.iteration = iteration
+    return StepResult(figures(outcome))
+
+
+def compare(state: FitState, scene: Scene, inputs: Inputs, sh_degree: int, times: StageTimes) -> Outcome:
+    """The first half of an iteration: the avatar as `inputs` should show it, and the loss. Asks nothing of the host."""
+    camera, row, background, weights = inputs.camera, inputs.row, inputs.background, scene.config.loss
     with times.stage("picture"):
-        target = target_image(frame, captured_on, background)
+        target = inputs.target()
     with times.stage("rig"):
-        params = rig_params(state, shared)[frame.timestep]
-        vertices = rig.vertices(params)
-    avatar = current_avatar(state, rig, params, sh_degree_at(config, iteration))
+        params = rig_params(state, scene.shared).map(lambda name, x: x if name in RigParams.SHARED else x.index_select(0, row))
+        vertices = scene.rig.vertices(params)
+    avatar = current_avatar(state, scene.rig, params, sh_degree)
     with times.stage("bind"):
         gaussians = pose_on(avatar, vertices)
     with times.stage("render"):
-        view = draw(gaussians, [frame.camera], background)
+        view = draw(gaussians, [camera], background)
         view.meta["means2d"].retain_grad()
     visible = is_visible(view.meta["radii"])
     with times.stage("loss"):
-        image = corrected(view, background, _color_row(state, frame))
-        loss = image_loss(image, target[None], config.loss, terms.perceptual) + _penalties(avatar, visible[0], config)
-    if terms.prior is not None:
-        with times.stage("prior"):
-            draws = generator(config, "prior", iteration)
-            posed = vertices.detach()
-            request = PriorRequest(
-                iteration=iteration,
-                iterations=config.iterations,
-                frame=frame,
-                params=params.detach(),
-                rig=rig,
-                vertices=posed[0],
-                captured_on=captured_on,
-                render=_preview(avatar, posed, background),
-                background=background,
-                generator=draws,
-            )
-            loss = loss + _prior_loss(terms, request, avatar, rig_params(state, shared), _color_row(state, frame), config)
-    value = float(loss.detach())
-    if not math.isfinite(value):
-        raise DivergedError(f"iteration {iteration}: the loss is {value} on the {describe(frame)}; try smaller learning rates")
+        color = _color_row(state, row)
+        image = corrected(view, background, color)
+        loss = image_loss(image, target[None], weights, scene.terms.perceptual)
+        position = position_penalty(avatar.means, visible[0], weights.position_limit)
+        scale = scale_penalty(avatar.log_scales, visible[0], weights.scale_limit)
+        loss = loss + (weights.position * position + weights.scale * scale)
+        squared_error = (image.detach()[0] - target).square().mean()
+    return Outcome(avatar, vertices, color, loss, squared_error, view.meta["means2d"], visible, view.meta["n_pairs"])
+
+
+def move(state: FitState, outcome: Outcome, inputs: Inputs, times: StageTimes) -> None:
+    """The second half: gradients, density statistics and the optimiser's step, all into the memory that `state` has."""
     with times.stage("backward"):
-        loss.backward()
+        outcome.loss.backward()
     with times.stage("density"):
-        state.stats = accumulate(state.stats, view.meta["means2d"].grad, visible, frame.camera.width, frame.camera.height)
+        assert outcome.means2d.grad is not None
+        stats = accumulate(state.stats, outcome.means2d.grad, outcome.visible, inputs.width, inputs.height)
+        state.stats.grad_sum.copy_(stats.grad_sum)
+        state.stats.views.copy_(stats.views)
     with times.stage("optimiser"):
         state.adam.step()
-    state.iteration = iteration
-    return StepResult(value, psnr(image.detach()[0], target))
+
+
+def figures(outcome: Outcome) -> Float[Tensor, "2"]:
+    """Loss and squared error: what a `StepResult` reads."""
+    return torch.stack([outcome.loss.detach(), outcome.squared_error])
 
 
 def check_finite(state: FitState) -> None:
@@ -153,67 +177,26 @@ def is_visible(radii: Tensor) -> Bool[Tensor, "C N"]:
     return (radii > 0).all(-1) if radii.dim() == 3 else radii > 0
 
 
-def psnr(image: Float[Tensor, "H W 3"], target: Float[Tensor, "H W 3"]) -> float:
-    """Peak signal-to-noise ratio, dB, for values in 0..1; at most 120."""
-    return -10 * math.log10(max(float((image - target).square().mean()), 1e-12))
-
-
-def _color_row(state: FitState, frame: Frame) -> Float[Tensor, "2 3"] | None:
+def _color_row(state: FitState, row: Tensor) -> Float[Tensor, "2 3"] | None:
     rows = state.tensors.get("color")
-    return None if rows is None else rows[frame.timestep if rows.shape[0] > 1 else 0]
+    if rows is None:
+        return None
+    return rows.index_select(0, row)[0] if rows.shape[0] > 1 else rows[0]
 
 
-def _penalties(avatar: RiggedAvatar, visible: Bool[Tensor, "N"], config: FitConfig) -> Float[Tensor, ""]:
-    weights = config.loss
-    position = position_penalty(avatar.means, visible, weights.position_limit)
-    scale = scale_penalty(avatar.log_scales, visible, weights.scale_limit)
-    return weights.position * position + weights.scale * scale
-
-
-def _preview(avatar: RiggedAvatar, vertices: Tensor, background: Tensor) -> Callable[..., Tensor]:
-    """The avatar as it is now, for a prior to look at."""
-
-    def preview(cameras: Sequence[Camera], behind: Tensor = background) -> Float[Tensor, "C H W 3"]:
-        with torch.no_grad():
-            return draw(pose_on(avatar, vertices), cameras, behind).image
-
-    return preview
-
-
-def _prior_loss(
-    terms: Terms,
-    request: PriorRequest,
-    avatar: RiggedAvatar,
-    params: RigParams,
-    color: Float[Tensor, "2 3"] | None,
-    config: FitConfig,
-) -> Tensor | float:
-    """L_img between the prior's targets and renders of its views (the second term of GAF's equation 5).
-
-    Only the Gaussians follow it: pose and expression, and the camera's colours, are what the pictures say.
-    """
-    assert terms.prior is not None
-    views = terms.prior(request)
-    if views is None:
-        return 0.0
-    vertices = request.vertices[None]
-    if views.timestep is not None and views.timestep != request.frame.timestep:
-        vertices = request.rig.vertices(params[views.timestep].detach())
-    background = request.background if views.background is None else views.background
-    view = draw(pose_on(avatar, vertices), views.cameras, background)
-    image = _averaged(corrected(view, background, None if color is None else color.detach()), views.targets)
-    targets = views.targets.detach()
-    if views.squared:
-        return views.weight * 0.5 * (image - targets).square().mean()
-    share = 1.0 if views.mask is None else float(views.mask.mean())
-    return views.weight * share * image_loss(image, targets, config.loss, terms.perceptual, views.mask)
-
-
-def _averaged(image: Float[Tensor, "C H W 3"], targets: Float[Tensor, "C h w 3"]) -> Float[Tensor, "C h w 3"]:
-    """The render at the size of the targets, which is smaller by a whole factor."""
-    factor = image.shape[1] // max(targets.shape[1], 1)
-    if factor < 1 or image.shape != (targets.shape[0], factor * targets.shape[1], factor * targets.shape[2], 3):
-        raise ValueError(
-            f"the prior's targets must be {list(image.shape)} for its cameras, or smaller by a whole factor, got {list(targets.shape)}"
-        )
-    return image if factor == 1 else avg_pool2d(image.permute(0, 3, 1, 2), factor).permute(0, 2, 3, 1).contiguous()
+def _prior_loss(state: FitState, scene: Scene, frame: Frame, inputs: Inputs, outcome: Outcome) -> Tensor | float:
+    assert scene.terms.prior is not None
+    return prior_loss(
+        scene.terms.prior,
+        outcome.avatar,
+        outcome.vertices.detach(),
+        rig_params(state, scene.shared),
+        frame,
+        background=inputs.background,
+        captured_on=scene.captured_on,
+        color=outcome.color,
+        iteration=state.iteration + 1,
+        config=scene.config,
+        rig=scene.rig if scene.rig_of_prior is None else scene.rig_of_prior,
+        perceptual=scene.terms.perceptual,
+    )

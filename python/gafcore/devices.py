@@ -1,0 +1,55 @@
+"""Which device a command computes on."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+
+from gafcore.errors import InputError
+from gafcore.native import cuda_obstacle, has_cuda
+from gafcore.ops import photometric_loss
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+
+
+def cuda_missing() -> str:
+    """What keeps gafcore from computing on a GPU here, and what to do about it; empty where nothing does."""
+    if not has_cuda():
+        return (
+            "gafcore was compiled without CUDA; put nvcc (CUDA 12 or later) on PATH, or set CUDACXX to it, and install again: "
+            "pip install --no-cache-dir . -C cmake.define.GAF_CUDA=ON"
+        )
+    if obstacle := cuda_obstacle():
+        return f"its CUDA kernels cannot run here: {obstacle}"
+    if not torch.cuda.is_available():
+        return f"there is a GPU, but torch {torch.__version__} does not see it; install a build of torch with CUDA"
+    if reason := _refusal():
+        name, (major, minor) = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
+        return f"its CUDA kernels do not run on {name} (sm_{major}{minor}): {reason}; install again on this machine"
+    return ""
+
+
+def resolve(name: str = "auto") -> torch.device:
+    """The device of a name: "cpu", "cuda" (the current GPU), or "auto": the GPU where torch sees one and gafcore's kernels run on it.
+
+    Raises:
+        InputError: Another name, or a GPU is asked for and something is missing; the message says what, and what to do.
+    """
+    if name not in get_args(DeviceName):
+        raise InputError(f"device must be one of {', '.join(get_args(DeviceName))}, got {name!r}")
+    missing = "" if name == "cpu" else cuda_missing()
+    if name == "cuda" and missing:
+        raise InputError(f"device cuda cannot be used: {missing}; or go on with --device cpu")
+    return torch.device("cpu") if name == "cpu" or missing else torch.device("cuda", torch.cuda.current_device())
+
+
+def _refusal() -> str:
+    """The first line of what a small kernel says on the current GPU, for example when it was not compiled for this architecture."""
+    try:
+        pixel = torch.zeros(1, 1, 1, device="cuda")
+        photometric_loss(pixel, pixel)
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        return str(error).splitlines()[0]
+    return ""

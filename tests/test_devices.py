@@ -1,0 +1,61 @@
+"""Which device a name means, and what is said where there is no GPU to use."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gafcore import devices
+from gafcore.cli import doctor
+from gafcore.devices import cuda_missing, resolve
+from gafcore.errors import InputError
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Sets what the compiled module and torch say about CUDA."""
+
+    def set_up(compiled: bool = True, obstacle: str = "", seen: bool = True, refusal: str = "") -> None:
+        monkeypatch.setattr(devices, "has_cuda", lambda: compiled)
+        monkeypatch.setattr(doctor, "has_cuda", lambda: compiled)
+        monkeypatch.setattr(doctor, "cuda_version", lambda: "13.0")
+        monkeypatch.setattr(devices, "cuda_obstacle", lambda: obstacle)
+        monkeypatch.setattr(devices, "_refusal", lambda: refusal)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: seen)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "Card")
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 0))
+
+    return set_up
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"compiled": False}, r"compiled without CUDA; put nvcc .* on PATH.*GAF_CUDA=ON"),
+        ({"obstacle": "no device"}, "its CUDA kernels cannot run here: no device"),
+        ({"seen": False}, r"torch \S+ does not see it; install a build of torch with CUDA"),
+        ({"refusal": "no kernel image"}, r"do not run on Card \(sm_70\): no kernel image; install again on this machine"),
+    ],
+)
+def test_what_is_missing_is_said(machine, facts, said):
+    machine(**facts)
+    with pytest.raises(InputError, match=f"device cuda cannot be used: .*{said}; or go on with --device cpu"):
+        resolve("cuda")
+    assert resolve("auto") == resolve("cpu") == torch.device("cpu")
+    line = doctor.cuda_line()
+    assert line.startswith("CUDA kernels: none" if "compiled" in facts else "CUDA kernels: compiled with CUDA 13.0")
+    assert cuda_missing() in line
+
+
+def test_where_nothing_is_missing_auto_is_the_current_gpu(machine):
+    machine()
+    assert resolve("auto") == resolve("cuda") == torch.device("cuda", 1)
+    assert resolve("cpu") == torch.device("cpu")
+    assert doctor.cuda_line() == "CUDA kernels: compiled with CUDA 13.0, they run on Card"
+
+
+def test_other_names_are_refused():
+    with pytest.raises(InputError, match="device must be one of auto, cpu, cuda, got 'tpu'"):
+        resolve("tpu")
