@@ -46,13 +46,13 @@ def carry(
     world_normals = vertex_normals(vertices, faces)
     points, facing = at_pixels(torch.cat([vertices, world_normals], -1), faces, raster.triangle_ids, raster.barycentrics).split(3, -1)
     mask = (raster.triangle_ids >= 0).to(vertices.dtype)
-    color, visible = _look_up(rgba, camera, points, facing, vertices, faces)
+    color, visible = look_up(rgba, camera, points, facing, vertices, faces)
     visible = visible * mask
     filled = push_pull(color * visible[..., None], visible) * mask[..., None]
     return Carried(filled, visible, normal_map(vertices, faces, targets, raster=raster), mask)
 
 
-def _look_up(
+def look_up(
     rgba: Tensor, camera: Camera, points: Float[Tensor, "N H W 3"], normals: Tensor, vertices: Tensor, faces: Tensor
 ) -> tuple[Float[Tensor, "N H W 3"], Float[Tensor, "N H W"]]:
     """Colours of surface points in the picture, and 1 where the picture shows them."""
