@@ -78,7 +78,7 @@ def make_person(rig: Rig, seed: int) -> Person:
     (picture,) = render_views(model, vertices, [camera], samples=2)
     views = render_views(model, vertices, targets, samples=3)
     picture, truths = _cut_out(picture), _cut_out(torch.stack(views))
-    carried = carry(picture, camera, targets, tracked, rig.faces)
+    carried = carry(picture, camera, targets, tracked, rig.faces, rig=rig)
     small = _half(camera)
     normals = normal_map(tracked, rig.faces, small)[0]
     return _pack(picture, normals, truths, carried, angles, [small, *targets])
