@@ -25,11 +25,14 @@ export_parts() {
 nice -n 5 $train people "$work" --workers $((cores > 1 ? cores - 1 : 1)) --train-people "$people" --minutes "$(minutes 78)" \
     >"$work/people.log" 2>&1 &
 maker=$!
-learn() { # stage, share of the time, further options
-    local stage=$1 share=$2
+learn() { # stage, hundredths of the time, further options; weights are kept every 20 s, so a run that hangs is worth what it had
+    local stage=$1 share=$2 limit
     shift 2
-    $train "$stage" "$work" --device "$device" --train-people "$people" --minutes "$(minutes "$share")" $options "$@" ||
-        $train "$stage" "$work" --device "$device" --train-people "$people" --minutes "$(minutes "$share")" $options "$@" --no-graph
+    for graph in --graph --no-graph; do
+        limit=$((total * share / 100 - ($(date +%s) - begin)))
+        timeout $((limit > 5 ? limit + 20 : 25)) $train "$stage" "$work" --device "$device" --train-people "$people" \
+            --minutes "$(minutes "$share")" $options "$@" $graph && break
+    done
 }
 {
     learn regression 53 --wait-people "$first"
