@@ -1,18 +1,30 @@
 """Make the shipped prior again: people, regression, diffusion, one file. docs/small_prior.md has the commands and what came of them.
 
-    python scripts/train_small_prior.py people FOLDER                          # --part 0 --parts 2 shares the work
+With a GPU and many cores, in minutes (scripts/train_small_prior_on_gpu.sh does all of it):
+
+    python scripts/train_small_prior.py people FOLDER --workers 15 --train-people 12000 --minutes 4 &
+    python scripts/train_small_prior.py regression FOLDER --device cuda --minutes 2.5 --wait-people 256 --train-people 12000
+    python scripts/train_small_prior.py diffusion FOLDER --device cuda --minutes 1.5 --train-people 12000
+    python scripts/train_small_prior.py export FOLDER --out small_prior.safetensors
+
+With a processor only, and the same bits every time:
+
+    python scripts/train_small_prior.py people FOLDER                          # --workers 2 shares the work
     python scripts/train_small_prior.py regression FOLDER --stop 1500
     python scripts/train_small_prior.py diffusion FOLDER                       # from the regression's weights so far
     python scripts/train_small_prior.py regression FOLDER --stop 1750
     python scripts/train_small_prior.py polish FOLDER                          # the regression on a second schedule
     python scripts/train_small_prior.py export FOLDER --out small_prior.safetensors
 
-Where it stops is where the processor time that there was ended; --steps and --stop give it more. With --parts N the processes of a training
-average their gradients: another result than one process has, for each draws batches of its own. Equal commands give equal bits.
+With --parts N the processes of a training on processors average their gradients: another result than one process has, for each draws
+batches of its own. Equal commands give equal bits.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,11 +34,14 @@ from typing import Literal
 import torch
 import torch.distributed as dist
 import tyro
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from gafcore.diffusion.small.network import NetworkConfig
-from gafcore.diffusion.small.prior import save_prior
+from gafcore.diffusion.small.prior import load_prior, save_prior
+from gafcore.diffusion.small.resident import ResidentPeople
 from gafcore.diffusion.small.store import TEST_SEED, TRAIN_SEED, GrowingPeople, write_people
+from gafcore.diffusion.small.timed import Progress, train_timed
 from gafcore.diffusion.small.training import TrainConfig, train
 from gafcore.rigs import load_rig
 
@@ -35,6 +50,13 @@ CONFIGS = {
     "diffusion": TrainConfig(task="diffusion", steps=700, learning_rate=5e-4),
     "polish": TrainConfig(task="regression", steps=1400, learning_rate=6e-4, seed=1),
 }
+# With --minutes: batches that fill a GPU, and more weight decay, for everyone is seen hundreds of times.
+_ENDLESS = 10_000_000
+TIMED = {
+    "regression": TrainConfig(task="regression", steps=_ENDLESS, batch=32, learning_rate=1e-3, warmup=300, ema=0.999, weight_decay=0.05),
+    "diffusion": TrainConfig(task="diffusion", steps=_ENDLESS, batch=32, learning_rate=6e-4, warmup=300, ema=0.999, weight_decay=0.05),
+}
+_START = time.monotonic()
 
 
 @dataclass(frozen=True)
@@ -45,11 +67,26 @@ class Make:
     out: Path = Path("small_prior.safetensors")
     """What `export` writes."""
     train_people: int = 640
+    """To make; with --minutes, at most so many are learned from."""
     test_people: int = 64
+    workers: int = 1
+    """Processes that make people; the same people whatever their number."""
+    minutes: float | None = None
+    """Of the clock, from the command's start: `people` then stops where it is, `regression` and `diffusion` cool down towards it."""
+    device: str = "cpu"
+    """"cuda" for training in --minutes on a GPU."""
+    batch: int | None = None
+    """Sets a step, with --minutes."""
+    learning_rate: float | None = None
+    """Highest, with --minutes."""
+    graph: bool = True
+    """On CUDA: replay a captured step."""
+    wait_people: int = 1
+    """With --minutes: begin when so many people are there; others may be made meanwhile."""
     part: int = 0
     parts: int = 1
     steps: int | None = None
-    """Length of the stage's schedule; what the shipped file was made with by default."""
+    """Length of the stage's schedule; what the processor's file was made with by default, no limit with --minutes."""
     stop: int | None = None
     """Stop after so many steps, on the schedule of `steps`."""
     start: Path | None = None
@@ -59,13 +96,57 @@ class Make:
 def main(args: Make) -> None:
     torch.set_num_threads(1)
     if args.stage == "people":
-        rig = load_rig("procedural")
-        for seed, count in ((TEST_SEED, args.test_people), (TRAIN_SEED, args.train_people)):
-            write_people(rig, args.folder, seed, count, lambda line: print(line, flush=True), part=args.part, parts=args.parts)
+        _people(args)
     elif args.stage == "export":
         _export(args)
+    elif args.minutes is not None:
+        _train_timed(args, args.minutes)
     else:
         _train(args)
+
+
+def _people(args: Make) -> None:
+    if args.workers == 1 and args.minutes is None:
+        return _work(args.folder, args.test_people, args.train_people, args.part, args.parts)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the workers too
+    context = multiprocessing.get_context("spawn")
+    given = [(args.folder, args.test_people, args.train_people, k, args.workers) for k in range(args.workers)]
+    workers = [context.Process(target=_work, args=one, daemon=True) for one in given]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(None if args.minutes is None else max(0.0, 60 * args.minutes - (time.monotonic() - _START)))
+    for worker in workers:
+        worker.terminate()
+    failed = [w.exitcode for w in workers if w.exitcode not in (0, None, -signal.SIGTERM)]
+    if failed:
+        sys.exit(f"{len(failed)} of {args.workers} workers failed; what they had made is kept")
+
+
+def _work(folder: Path, test_people: int, train_people: int, part: int, parts: int) -> None:
+    torch.set_num_threads(1)
+    rig = load_rig("procedural")
+    for seed, count in ((TEST_SEED, test_people), (TRAIN_SEED, train_people)):
+        write_people(rig, folder, seed, count, lambda line: print(line, flush=True), part=part, parts=parts)
+
+
+def _train_timed(args: Make, minutes: float) -> None:
+    config = TIMED[args.stage]
+    given = {"batch": args.batch, "learning_rate": args.learning_rate, "steps": args.steps}
+    config = replace(config, **{name: value for name, value in given.items() if value is not None})
+    people = ResidentPeople(args.folder, args.train_people, torch.device(args.device))
+    while people.refresh() < args.wait_people:
+        if time.monotonic() - _START > 60 * minutes:
+            sys.exit(f"{args.folder}: only {people.count} of {args.wait_people} people in {minutes:g} minutes")
+        time.sleep(0.5)
+    print(f"{time.monotonic() - _START:.1f} s: {people.count} people on {args.device}", flush=True)
+    start = args.start or args.folder / "regression" / "weights.safetensors"
+    left = 60 * minutes - (time.monotonic() - _START)
+    steps = train_timed(
+        people, config, args.folder / args.stage / "weights.safetensors", left,
+        start=None if args.stage == "regression" else start, graph=args.graph, report=_clock(config),
+    )  # fmt: skip
+    print(f"{args.stage}: {steps} steps of {config.batch} sets from {people.count} people", flush=True)
 
 
 def _train(args: Make) -> None:
@@ -83,10 +164,40 @@ def _train(args: Make) -> None:
 
 
 def _export(args: Make) -> None:
-    folders = {"regression": args.folder / "polish", "diffusion": args.folder / "diffusion"}
-    weights = {task: load_file(folder / "weights.safetensors") for task, folder in folders.items()}
-    info = {"people": args.train_people, "first_seed": TRAIN_SEED}
+    """Of networks that were not trained in this folder yet, the shipped file's weights are kept, and `info` says so."""
+    shipped, weights, info = load_prior(), {}, {"first_seed": TRAIN_SEED}
+    for task, stages in {"regression": ("polish", "regression"), "diffusion": ("diffusion",)}.items():
+        paths = [path for stage in stages if (path := args.folder / stage / "weights.safetensors").exists()]
+        if not paths:
+            weights[task], info[task] = getattr(shipped, task).state_dict(), "not trained: of the file before"
+            continue
+        weights[task] = load_file(paths[0])
+        with safe_open(paths[0], "pt") as file:
+            info[task] = {"stage": paths[0].parent.name, **file.metadata()}
     save_prior(args.out, weights, NetworkConfig(), info)
+    print(f"{args.out}: {info}")
+
+
+def _clock(config: TrainConfig, every_s: float = 2.0) -> Callable[[Progress], None]:
+    """Prints a line every few seconds: loss, speed, people."""
+    losses: list[float] = []
+    then = Progress(0, 0.0, 0.0, 0.0, 0)
+
+    def report(now: Progress) -> None:
+        nonlocal then
+        losses.append(now.loss)
+        if now.seconds - then.seconds >= every_s:
+            ms = 1000 * (now.seconds - then.seconds) / (now.step - then.step)
+            loss = sum(losses) / len(losses)
+            print(
+                f"{now.seconds:.0f} s: step {now.step} loss {loss:.5f} rate {now.rate:.1e}, {ms:.1f} ms a step of {config.batch},"
+                f" {now.people} people",
+                flush=True,
+            )
+            losses.clear()
+            then = now
+
+    return report
 
 
 def _log(every: int = 20) -> Callable[[int, float], None]:

@@ -11,6 +11,7 @@ from gafcore.cameras import from_angles
 from gafcore.diffusion.small.warp import carry, push_pull
 from gafcore.mesh import rasterize
 from gafcore.ops import interpolate
+from gafcore.rigs import load_rig
 from tests.cases.ball import ball
 
 
@@ -66,6 +67,26 @@ def test_pixels_that_are_not_opaque_are_not_carried(painted):
     vertices, faces, _, camera, target, rgba = painted
     thin = carry(0.5 * rgba, camera, [target], vertices, faces)
     assert float(thin.visibility.sum()) == 0
+
+
+def test_with_a_rig_what_is_hidden_comes_from_the_mirror_image_or_the_same_region():
+    """A head whose scalp is red and whose rest is green, but for a blue left ear: seen from its left, the right ear is blue too."""
+    rig = load_rig("procedural")
+    paint = torch.tensor([0.0, 1.0, 0.0]).repeat(rig.n_vertices, 1)
+    paint[rig.regions["scalp"]] = torch.tensor([1.0, 0.0, 0.0])
+    ears = rig.regions["ears"]
+    paint[ears & (rig.template[:, 0] > 0)] = torch.tensor([0.0, 0.0, 1.0])
+    left, right, behind = (from_angles(math.radians(a), 0.0, 1.0, focal_px=400, width=128, height=128) for a in (80, -80, 180))
+    raster = rasterize(rig.template, rig.faces, [left])
+    color = interpolate(paint, rig.faces, raster.triangle_ids, raster.barycentrics)[0]
+    rgba = torch.cat([color, (raster.triangle_ids[0] >= 0).float()[..., None]], -1)
+    carried = carry(rgba, left, [right, behind], rig.template, rig.faces, rig=rig)
+    shown = rasterize(rig.template, rig.faces, [right, behind])
+    weight = interpolate(torch.stack([ears, rig.regions["scalp"]], -1).float(), rig.faces, shown.triangle_ids, shown.barycentrics) > 0.99
+    hidden = carried.visibility == 0
+    ear, scalp = carried.fill[0][weight[0, ..., 0]], carried.fill[1][weight[1, ..., 1] & hidden[1]]
+    assert len(ear) > 50 and len(scalp) > 500
+    assert float(ear.mean(0)[2]) > 0.8 and float(scalp[:, 0].mean()) > 0.95
 
 
 def test_push_pull_keeps_what_is_known_and_fills_with_what_is_near():

@@ -63,14 +63,17 @@ def texels(atlas: Atlas) -> Texels:
     return Texels(rows, columns, ids[0, rows, columns].long(), barycentrics[0, rows, columns])
 
 
-def fill(atlas: Atlas, covered: Texels, values: Float[Tensor, "N A"]) -> Float[Tensor, "A H W"]:
-    """The picture with `values` at the covered texels, and the nearest covered one's elsewhere: filtering never picks up blanks."""
-    height, width = atlas.page_px, atlas.page_px * atlas.n_pages
-    picture = torch.zeros(values.shape[1], height, width)
-    picture[:, covered.rows, covered.columns] = values.T
-    blank = torch.ones(height, width, dtype=torch.bool)
+def nearest_covered(atlas: Atlas, covered: Texels) -> Int[Tensor, "2 H W"]:
+    """Row and column of the covered texel nearest to each texel."""
+    blank = torch.ones(atlas.page_px, atlas.page_px * atlas.n_pages, dtype=torch.bool)
     blank[covered.rows, covered.columns] = False
-    nearest = torch.from_numpy(distance_transform_edt(blank.numpy(), return_distances=False, return_indices=True)).long()
+    return torch.from_numpy(distance_transform_edt(blank.numpy(), return_distances=False, return_indices=True)).long()
+
+
+def fill(nearest: Int[Tensor, "2 H W"], covered: Texels, values: Float[Tensor, "N A"]) -> Float[Tensor, "A H W"]:
+    """The picture with `values` at the covered texels, and the nearest covered one's elsewhere: filtering never picks up blanks."""
+    picture = torch.zeros(values.shape[1], *nearest.shape[1:])
+    picture[:, covered.rows, covered.columns] = values.T
     return picture[:, nearest[0], nearest[1]]
 
 

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from gafcore.captures.synthetic import shapes
-from gafcore.captures.synthetic.atlas import MATERIALS, Atlas, Texels, fill, lay_out, smooth_over_mesh, texels
+from gafcore.captures.synthetic.atlas import MATERIALS, Atlas, Texels, fill, lay_out, nearest_covered, smooth_over_mesh, texels
 from gafcore.captures.synthetic.look import Look, color
 from gafcore.captures.synthetic.noise import Noise3, generator, smoothstep
 from gafcore.mesh import vertex_normals
@@ -48,22 +48,48 @@ class _Canvas:
         return torch.exp(-((self.points - center) ** 2).sum(-1) / (2 * radius_m**2))
 
 
-def paint(rig: Rig, look: Look, seed: int, page_px: int = 1024) -> Texture:
-    """Skin, brows, lips, stubble, eyes, teeth and mouth of a person, for any rig with iBUG-68 landmarks."""
+@dataclass(frozen=True)
+class _Blank:
+    """What painting needs of a rig, whoever is painted: charts, covered texels by material, their points and normals in metres."""
+
+    atlas: Atlas
+    covered: Texels
+    points: Float[Tensor, "N 3"]
+    normals: Float[Tensor, "N 3"]
+    landmarks: Float[Tensor, "68 3"]
+    unit: float
+    chosen: tuple[Int[Tensor, "M"], ...]  # rows of each of MATERIALS
+    nearest: Int[Tensor, "2 H W"]  # row and column of the covered texel nearest to each
+
+
+_last_blank: list[tuple[Rig, int, _Blank]] = []  # training makes thousands of people on one rig
+
+
+def _blank(rig: Rig, page_px: int) -> _Blank:
+    if _last_blank and _last_blank[0][0] is rig and _last_blank[0][1] == page_px:
+        return _last_blank[0][2]
     atlas = lay_out(rig, page_px)
     covered = texels(atlas)
     landmarks = rig.landmark_points(rig.template[None], "ibug68")[0]
     unit = float((landmarks[_IBUG_OUTER_CORNERS[0]] - landmarks[_IBUG_OUTER_CORNERS[1]]).norm()) / _TYPICAL_EYE_SPAN_M
     points = covered.interpolate(rig.template, rig.faces) / unit
     normals = torch.nn.functional.normalize(covered.interpolate(vertex_normals(rig.template, rig.faces), rig.faces), dim=-1)
-    noise = Noise3(generator(seed, "texture"))
     material = atlas.material[covered.faces]
-    values = torch.zeros(len(points), 5)
-    for index, name in enumerate(MATERIALS):
-        chosen = (material == index).nonzero()[:, 0]
-        canvas = _Canvas(points[chosen], normals[chosen], landmarks / unit, noise, look)
-        values[chosen] = _paint_material(name, canvas, rig, covered, chosen, unit)
-    return Texture(atlas, fill(atlas, covered, values))
+    chosen = tuple((material == index).nonzero()[:, 0] for index in range(len(MATERIALS)))
+    made = _Blank(atlas, covered, points, normals, landmarks / unit, unit, chosen, nearest_covered(atlas, covered))
+    _last_blank[:] = [(rig, page_px, made)]
+    return made
+
+
+def paint(rig: Rig, look: Look, seed: int, page_px: int = 1024) -> Texture:
+    """Skin, brows, lips, stubble, eyes, teeth and mouth of a person, for any rig with iBUG-68 landmarks."""
+    blank = _blank(rig, page_px)
+    noise = Noise3(generator(seed, "texture"))
+    values = torch.zeros(len(blank.points), 5)
+    for name, chosen in zip(MATERIALS, blank.chosen, strict=True):
+        canvas = _Canvas(blank.points[chosen], blank.normals[chosen], blank.landmarks, noise, look)
+        values[chosen] = _paint_material(name, canvas, rig, blank.covered, chosen, blank.unit)
+    return Texture(blank.atlas, fill(blank.nearest, blank.covered, values))
 
 
 def _paint_material(name: str, canvas: _Canvas, rig: Rig, covered: Texels, chosen: Tensor, unit: float) -> Float[Tensor, "N 5"]:

@@ -53,7 +53,7 @@ def prepare(
     size = targets[0].width
     crop = head_crop(camera, head_pose(rig, vertices), OVERSAMPLED * size)
     near = crop.cut(rgba, rgba.new_zeros(4))
-    carried = carry(near, crop.camera(camera), targets, vertices, rig.faces)
+    carried = carry(near, crop.camera(camera), targets, vertices, rig.faces, rig=rig)
     small = replace(crop, size=size).camera(camera)
     normals = normal_map(vertices, rig.faces, small)[0].permute(2, 0, 1)
     picture = avg_pool2d(near.permute(2, 0, 1)[None], OVERSAMPLED)[0]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from gafcore.captures.synthetic.capture import make_model
-from gafcore.captures.synthetic.look import random_look
+from gafcore.captures.synthetic.look import Look, random_look
 from gafcore.captures.synthetic.motion import random_identity, random_motion
 from gafcore.captures.synthetic.noise import generator, normal, uniform
 from gafcore.captures.synthetic.render import render_views
@@ -29,8 +29,9 @@ N_VIEWS = 8  # made of each person; a training set is four of them
 _DETAIL = 0.25  # of hair and shadows: enough for 64 pixels, and three times as fast
 _N_MOMENTS = 24
 _SMOOTHING = 4  # rounds of averaging over neighbours: the hairline is a slope, not a step
-# Thickness of hair that the fit finds for a style, metres (avatars/hair.py), about.
-_THICKNESS_M = {"bald": 0.0, "buzz": 0.003, "short": 0.012, "curly": 0.022, "bob": 0.015, "bun": 0.010}
+# Thickness of hair that a fit finds for a style (avatars/hair.py on thirty people, whatever the length of their hair), metres.
+_THICKNESS_M = {"bald": 0.0, "buzz": 0.001, "short": 0.0125, "curly": 0.039, "bob": 0.0145, "bun": 0.005}
+_THICKNESS_STEP_M = 0.0025  # of the fit's search: what it finds is off by about so much
 
 
 @dataclass(frozen=True)
@@ -54,39 +55,63 @@ class Person:
         return tuple(f.name for f in fields(Person))
 
 
+@dataclass(frozen=True)
+class _Drawn:
+    """Who and when: what a seed decides before cameras are placed. `rng` draws those."""
+
+    look: Look
+    hair_length: float
+    params: RigParams
+    tracked: RigParams
+    rng: torch.Generator
+
+
 @torch.no_grad()
 def make_person(rig: Rig, seed: int) -> Person:
     """The person of a seed. The rig that carries colours is tracked: a little off the truth, with hair only as a raised scalp."""
+    drawn = _draw(rig, seed)
+    model = make_model(rig, drawn.params, drawn.look, seed, 128, detail=_DETAIL, hair_length=drawn.hair_length)
+    vertices, tracked = rig.vertices(drawn.params)[0], rig.vertices(drawn.tracked)[0]
+    pose = head_pose(rig, tracked)
+    camera = _input_camera(pose, drawn.rng)
+    targets, angles = _target_cameras(pose, drawn.rng)
+    (picture,) = render_views(model, vertices, [camera], samples=2)
+    views = render_views(model, vertices, targets, samples=3)
+    picture, truths = _cut_out(picture), _cut_out(torch.stack(views))
+    carried = carry(picture, camera, targets, tracked, rig.faces, rig=rig)
+    small = _half(camera)
+    normals = normal_map(tracked, rig.faces, small)[0]
+    return _pack(picture, normals, truths, carried, angles, [small, *targets])
+
+
+@torch.no_grad()
+def tracked_vertices(rig: Rig, seed: int) -> Float[Tensor, "V 3"]:
+    """The rig that carried the colours of a person's `fill`, metres: not stored, for its seed says it."""
+    return rig.vertices(_draw(rig, seed).tracked)[0]
+
+
+def _draw(rig: Rig, seed: int) -> _Drawn:
     shape = random_identity(rig, seed, strength=0.9)
     rng = generator(seed, "prior views")
     look = random_look(seed)
     params = random_motion(rig, shape, seed, _N_MOMENTS, 2.0)[int(torch.randint(_N_MOMENTS, (), generator=rng))]
-    model = make_model(rig, params, look, seed, 128, detail=_DETAIL, hair_length=uniform(rng, 0.7, 1.4))
-    vertices = rig.vertices(params)[0]
-    tracked = _tracked(rig, params, look.hair_style, rng)
-    tracked_vertices = rig.vertices(tracked)[0]
-    pose = head_pose(rig, tracked_vertices)
-    camera = _input_camera(pose, rng)
-    targets, angles = _target_cameras(pose, rng)
-    (picture,) = render_views(model, vertices, [camera], samples=2)
-    views = render_views(model, vertices, targets, samples=3)
-    picture, truths = _cut_out(picture), _cut_out(torch.stack(views))
-    carried = carry(picture, camera, targets, tracked_vertices, rig.faces)
-    small = _half(camera)
-    normals = normal_map(tracked_vertices, rig.faces, small)[0]
-    return _pack(picture, normals, truths, carried, angles, [small, *targets])
+    length = uniform(rng, 0.7, 1.4)
+    return _Drawn(look, length, params, _tracked(rig, params, look.hair_style, rng), rng)
 
 
 def _tracked(rig: Rig, params: RigParams, style: str, rng: torch.Generator) -> RigParams:
-    """The parameters as a tracker would find them: identity, expression, turn and place with small errors, hair as a static offset."""
-    shape = params.shape + 0.15 * normal(rng, *params.shape.shape)
-    expr = (params.expr + 0.06 * normal(rng, *params.expr.shape)).clamp(0, 1)
-    rotation = params.rotation + math.radians(1.0) * normal(rng, 1, 3)
-    translation = params.translation + 0.0015 * normal(rng, 1, 3)
+    """The parameters as a tracker would find them: identity, expression, turn and place with small errors, hair as a static offset.
+
+    People are tracked more or less well, from exactly, as synthetic captures are, to errors with the standard deviations below.
+    """
+    worse = uniform(rng, 0, 1)
+    shape = params.shape + worse * 0.15 * normal(rng, *params.shape.shape)
+    expr = (params.expr + worse * 0.06 * normal(rng, *params.expr.shape)).clamp(0, 1)
+    rotation = params.rotation + worse * math.radians(1.0) * normal(rng, 1, 3)
+    translation = params.translation + worse * 0.0015 * normal(rng, 1, 3)
     noisy = replace(params, shape=shape, expr=expr, rotation=rotation, translation=translation)
-    thickness = max(0.0, _THICKNESS_M[style] + 0.004 * float(normal(rng, 1)))
-    if uniform(rng, 0, 1) < 0.2:  # where no mask told
-        return noisy
+    error = 0.5 * _THICKNESS_STEP_M + worse * 0.08 * _THICKNESS_M[style]
+    thickness = max(0.0, _THICKNESS_M[style] + error * float(normal(rng, 1)))
     return replace(noisy, static_offset=thickness * _scalp_direction(rig, noisy))
 
 

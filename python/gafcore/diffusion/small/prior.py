@@ -41,12 +41,16 @@ class SmallPrior:
         """Views made together."""
         return self.regression.config.views
 
+    def to(self, device: torch.device | str) -> SmallPrior:
+        """Both networks there (moved, not copied); `regress` and `denoise` then take tensors of that device."""
+        return SmallPrior(self.regression.to(device), self.diffusion.to(device))
+
     @torch.no_grad()
     def regress(
         self, image: Float[Tensor, "B 6 H W"], fill: Float[Tensor, "B N 3 H W"], conditions: Float[Tensor, "B N 4 H W"]
     ) -> Float[Tensor, "B N 3 H W"]:
         """One pass: the mean of what the views may look like. Colours in -1..1, as `SmallPriorNetwork` takes them."""
-        level = torch.full((image.shape[0],), SmallPriorNetwork.REGRESSION)
+        level = torch.full((image.shape[0],), SmallPriorNetwork.REGRESSION, device=image.device)
         return self.regression(torch.zeros_like(fill), level, image, fill, conditions).clamp(-1, 1)
 
     @torch.no_grad()
@@ -76,14 +80,15 @@ class SmallPrior:
         """
         if not 0 < strength <= 1:
             raise ValueError(f"strength must be in (0, 1], got {strength}")
-        noise = torch.randn(fill.shape, generator=generator)
-        level = torch.full((fill.shape[0],), strength)
+        source = fill.device if generator is None else generator.device
+        noise = torch.randn(fill.shape, generator=generator, device=source).to(fill.device)
+        level = torch.full((fill.shape[0],), strength, device=fill.device)
         noisy = noise if start is None else mix(start, noise, level)
         taken = max(1, round(steps * strength))
         bare = _without_picture(image, fill, conditions) if guidance != 1 else None
 
         def clean(x: Tensor, t: float) -> Tensor:
-            levels = torch.full((x.shape[0],), t)
+            levels = torch.full((x.shape[0],), t, device=x.device)
             seen = self.diffusion(x, levels, image, fill, conditions)
             return seen if bare is None else torch.lerp(self.diffusion(x, levels, *bare), seen, guidance)
 

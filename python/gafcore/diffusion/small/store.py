@@ -31,14 +31,27 @@ def write_people(
     `parts` processes may share the work, each with its own `part`.
     """
     for start in range(part * CHUNK, count, parts * CHUNK):
-        path = folder / f"people_{first_seed + start}.safetensors"
-        if path.exists():
-            continue
-        people = [make_person(rig, first_seed + i) for i in range(start, min(start + CHUNK, count))]
-        arrays = {name: np.ascontiguousarray(np.stack([getattr(p, name) for p in people])) for name in Person.names()}
-        with atomic_path(path) as temporary:
-            save_file(arrays, temporary)
-        report(f"people {start + len(people)} of {count}")
+        n = min(CHUNK, count - start)
+        if write_chunk(rig, folder, first_seed + start, n):
+            report(f"people {start + n} of {count}")
+
+
+def write_chunk(rig: Rig, folder: Path, first_seed: int, count: int) -> bool:
+    """One file of people; whether it had to be made."""
+    path = folder / f"people_{first_seed}.safetensors"
+    if path.exists():
+        return False
+    people = [make_person(rig, first_seed + i) for i in range(count)]
+    arrays = {name: np.ascontiguousarray(np.stack([getattr(p, name) for p in people])) for name in Person.names()}
+    with atomic_path(path) as temporary:
+        save_file(arrays, temporary)
+    return True
+
+
+def chunks_there(folder: Path, first_seed: int, count: int) -> list[Path]:
+    """The files of people `first_seed`... to `first_seed + count - 1` that have been made so far, in the order of their seeds."""
+    paths = (folder / f"people_{first_seed + start}.safetensors" for start in range(0, count, CHUNK))
+    return [path for path in paths if path.exists()]
 
 
 def read_people(folder: Path, first_seed: int, count: int) -> dict[str, np.ndarray]:
@@ -66,6 +79,9 @@ class Batch:
     targets: Float[Tensor, "B N 3 H W"]
     masks: Float[Tensor, "B N 1 H W"]  # coverage by head and hair
     background: Float[Tensor, "B 3"]
+
+    def to(self, device: torch.device | str) -> Batch:
+        return Batch(*(getattr(self, name).to(device) for name in Batch.__dataclass_fields__))
 
 
 @dataclass

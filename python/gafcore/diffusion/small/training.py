@@ -13,6 +13,7 @@ from typing import Literal
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Bool, Float
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -120,19 +121,46 @@ def rate(config: TrainConfig, step: int) -> float:
     if step < config.warmup:
         return config.learning_rate * (step + 1) / config.warmup
     share = (step - config.warmup) / max(config.steps - config.warmup, 1)
-    return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
+    return config.learning_rate * cooled(share)
+
+
+def cooled(share: float) -> float:
+    """Half a cosine from 1 down to a hundredth."""
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share))
 
 
 def _loss(network: SmallPriorNetwork, batch: Batch, config: TrainConfig, step: int) -> Tensor:
     if config.task == "regression":
-        level = torch.full((config.batch,), network.REGRESSION)
-        made = _run(network, torch.zeros_like(batch.targets), level, batch)
-        return (made - batch.targets).square().mean() + _GRADIENT_WEIGHT * _gradient_error(made, batch.targets)
+        return regression_loss(network, batch)
     rng = generator(config.seed, f"noise {step}")
-    level = (torch.arange(config.batch) + torch.rand(config.batch, generator=rng)) / config.batch  # stratified over 0..1
-    noisy = mix(batch.targets, torch.randn(batch.targets.shape, generator=rng), level)
-    kept = (torch.rand(config.batch, generator=rng) >= config.drop).float()
-    made = _run(network, noisy, level, dropped(batch, kept))
+    chance = torch.rand(config.batch, generator=rng)
+    noise = torch.randn(batch.targets.shape, generator=rng)
+    return diffusion_loss(network, batch, chance, noise, torch.rand(config.batch, generator=rng) >= config.drop)
+
+
+def regression_loss(network: SmallPriorNetwork, batch: Batch) -> Float[Tensor, ""]:
+    """Squared error and a little of the difference of neighbouring pixels'."""
+    level = torch.full((batch.fill.shape[0],), network.REGRESSION, device=batch.fill.device)
+    made = _run(network, torch.zeros_like(batch.targets), level, batch)
+    return (made - batch.targets).square().mean() + _GRADIENT_WEIGHT * _gradient_error(made, batch.targets)
+
+
+def diffusion_loss(
+    network: SmallPriorNetwork, batch: Batch, chance: Float[Tensor, "B"], noise: Float[Tensor, "B N 3 H W"], kept: Bool[Tensor, "B"]
+) -> Float[Tensor, ""]:
+    """Weighted squared error of the clean views.
+
+    Args:
+        network: That denoises.
+        batch: The sets.
+        chance: Uniform in 0..1: where in its stratum each set's noise level lies.
+        noise: Unit noise.
+        kept: Where picture and warp are given.
+    """
+    size = batch.fill.shape[0]
+    level = (torch.arange(size, device=chance.device) + chance) / size  # stratified over 0..1
+    noisy = mix(batch.targets, noise, level)
+    made = _run(network, noisy, level, dropped(batch, kept.float()))
     return ((made - batch.targets).square().mean((1, 2, 3, 4)) * loss_weight(level)).mean()
 
 
@@ -145,7 +173,7 @@ def dropped(batch: Batch, kept: Tensor) -> Batch:
 
 
 def _run(network: SmallPriorNetwork, noisy: Tensor, level: Tensor, batch: Batch) -> Tensor:
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(batch.fill.device.type, torch.bfloat16, cache_enabled=False):  # a cache has no place in a CUDA graph
         return network(noisy, level, batch.image, batch.fill, batch.conditions).float()
 
 

@@ -10,9 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample, interpolate, normalize
 
+from gafcore.avatars.appearance import complete_colors
 from gafcore.cameras import camera_position
 from gafcore.mesh import normal_map, rasterize, vertex_normals
 from gafcore.ops import interpolate as at_pixels
+from gafcore.rigs.base import Rig
 from gafcore.types import Camera
 
 _FACING = 0.15  # cosine between normal and line of sight in the input picture; flatter surfaces are smeared there
@@ -31,7 +33,13 @@ class Carried:
 
 
 def carry(
-    rgba: Float[Tensor, "h w 4"], camera: Camera, targets: Sequence[Camera], vertices: Float[Tensor, "V 3"], faces: Tensor
+    rgba: Float[Tensor, "h w 4"],
+    camera: Camera,
+    targets: Sequence[Camera],
+    vertices: Float[Tensor, "V 3"],
+    faces: Tensor,
+    *,
+    rig: Rig | None = None,
 ) -> Carried:
     """Warp a picture through the rig.
 
@@ -41,18 +49,25 @@ def carry(
         targets: Cameras of one size.
         vertices: The rig as it is tracked in the picture.
         faces: Its triangles.
+        rig: Whose faces these are. With it, what the picture does not show is guessed as a fit's first avatar guesses it: from the mirror
+            image and the nearest of the same region. Without it, from what is near in the target picture.
     """
     raster = rasterize(vertices, faces, targets)
     world_normals = vertex_normals(vertices, faces)
     points, facing = at_pixels(torch.cat([vertices, world_normals], -1), faces, raster.triangle_ids, raster.barycentrics).split(3, -1)
     mask = (raster.triangle_ids >= 0).to(vertices.dtype)
-    color, visible = _look_up(rgba, camera, points, facing, vertices, faces)
+    color, visible = look_up(rgba, camera, points, facing, vertices, faces)
     visible = visible * mask
-    filled = push_pull(color * visible[..., None], visible) * mask[..., None]
+    if rig is None:
+        filled = push_pull(color * visible[..., None], visible)
+    else:
+        guess = at_pixels(_guessed(rgba, camera, rig, vertices), faces, raster.triangle_ids, raster.barycentrics)
+        filled = guess + visible[..., None] * (color - guess)
+    filled = filled * mask[..., None]
     return Carried(filled, visible, normal_map(vertices, faces, targets, raster=raster), mask)
 
 
-def _look_up(
+def look_up(
     rgba: Tensor, camera: Camera, points: Float[Tensor, "N H W 3"], normals: Tensor, vertices: Tensor, faces: Tensor
 ) -> tuple[Float[Tensor, "N H W 3"], Float[Tensor, "N H W"]]:
     """Colours of surface points in the picture, and 1 where the picture shows them."""
@@ -67,6 +82,18 @@ def _look_up(
     seen = (normalize(normals, dim=-1) * towards).sum(-1) > _FACING
     seen = seen & ((cam[..., 2] - nearest.view(points.shape[:3])).abs() < _DEPTH_TOLERANCE_M) & (sampled[3] > _OPAQUE)
     return (sampled[:3] / sampled[3:].clamp_min(1e-3)).permute(1, 2, 3, 0), seen.to(points.dtype)
+
+
+def _guessed(rgba: Tensor, camera: Camera, rig: Rig, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, "V 3"]:
+    """A colour for every vertex, from the faces that the picture shows."""
+    ids = rasterize(vertices, rig.faces, camera).triangle_ids[0]
+    shown = (ids >= 0) & (rgba[..., 3] > _OPAQUE)
+    pixels = torch.cat([rgba[shown][:, :3] / rgba[shown][:, 3:], rgba.new_ones(int(shown.sum()), 1)], 1)
+    total = rgba.new_zeros(rig.faces.shape[0], 4).index_add_(0, ids[shown].long(), pixels)
+    colors = complete_colors(rig, total[:, :3] / total[:, 3:].clamp_min(1), total[:, 3] > 0)
+    corners = torch.cat([colors, torch.ones_like(colors[:, :1])], 1).repeat_interleave(3, 0)
+    around = rgba.new_zeros(rig.n_vertices, 4).index_add_(0, rig.faces.flatten().long(), corners)
+    return around[:, :3] / around[:, 3:].clamp_min(1)
 
 
 def push_pull(color: Float[Tensor, "N H W 3"], weight: Float[Tensor, "N H W"]) -> Float[Tensor, "N H W 3"]:
