@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import datetime
 import importlib.util
+import itertools
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -185,28 +187,33 @@ def _rasterizers() -> dict[str, Callable]:
     return found
 
 
-def rasterizer_rows() -> Rows:
+def rasterizer_rows(size: str, degree: int, n: int, batch: int) -> Rows:
     rows = []
-    for size in SIZES:
-        for degree in (0, 3):
-            for n in COUNTS:
-                for batch in (1, 4, 16) if n in (10_000, 100_000) and size != "1024x1024" else (1,):
-                    tensors, Ks, width, height, upstream = _views(n, size, degree, batch)
-                    facts = dict(gaussians=n, size=size, sh=degree, batch=batch)
-                    for name, draw in _rasterizers().items():
+    tensors, Ks, width, height, upstream = _views(n, size, degree, batch)
+    facts = dict(gaussians=n, size=size, sh=degree, batch=batch)
+    for name, draw in _rasterizers().items():
 
-                        def image(draw=draw, tensors=tensors, Ks=Ks, width=width, height=height, degree=degree) -> Tensor:
-                            args = [tensors[k] for k in NAMES]
-                            return draw(*args, Ks, width, height, sh_degree=degree, backgrounds=tensors["backgrounds"])[0]
+        def image(draw=draw) -> Tensor:
+            args = [tensors[k] for k in NAMES]
+            return draw(*args, Ks, width, height, sh_degree=degree, backgrounds=tensors["backgrounds"])[0]
 
-                        with torch.no_grad():
-                            rows += eager_and_replayed(f"{name} forward", image, name == "rasterization", facts)
-                        leaves = [tensors[k].requires_grad_() for k in NAMES[:5]]
-                        step = backward(lambda: (image() * upstream).sum(), leaves)  # noqa: B023
-                        rows += eager_and_replayed(f"{name} forward+backward", step, name == "rasterization", facts)
-                        for x in leaves:
-                            x.requires_grad_(False)
+        with torch.no_grad():
+            rows += eager_and_replayed(f"{name} forward", image, name == "rasterization", facts)
+        leaves = [tensors[k].requires_grad_() for k in NAMES[:5]]
+        step = backward(lambda: (image() * upstream).sum(), leaves)  # noqa: B023
+        rows += eager_and_replayed(f"{name} forward+backward", step, name == "rasterization", facts)
+        for x in leaves:
+            x.requires_grad_(False)
     return rows
+
+
+def rasterizer_grid() -> list[Callable[[], Rows]]:
+    """Single cameras first, for a run that is cut off; then batches, where Gaussians are few and where they are many."""
+    kinds = [(size, degree, n, 1) for size, degree in itertools.product(SIZES, (0, 3)) for n in COUNTS]
+    kinds += [
+        (size, degree, n, batch) for size in ("512x512", "802x550") for degree in (0, 3) for n in (10_000, 100_000) for batch in (4, 16)
+    ]
+    return [partial(rasterizer_rows, *kind) for kind in kinds]
 
 
 def eager_and_replayed(name: str, call: Callable[[], Any], capture: bool, facts: dict[str, Any]) -> Rows:
@@ -256,7 +263,7 @@ def scale_rows() -> Rows:
 
 SUITES: dict[str, list[Callable[[], Rows]]] = {
     "ops": [binding_rows, loss_rows, mesh_rows, adam_rows],
-    "rasterize": [rasterizer_rows],
+    "rasterize": rasterizer_grid(),
     "scale": [scale_rows],
 }
 
