@@ -13,6 +13,7 @@ import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def measured(capture: Capture, config: FitConfig, graph: bool, quality: bool) ->
     result = fit(capture, config, progress=False, callback=mark, execution=Execution(device="cuda", graph=graph))
     wall = time.perf_counter() - begin
     torch.cuda.synchronize()
-    ms = [a.elapsed_time(b) / BLOCK for a, b in zip(events, events[1:], strict=False)]
+    ms = [a.elapsed_time(b) / BLOCK for a, b in pairwise(events)]
     quarters = statistics.quantiles(ms, n=4)
     seconds = result.seconds["total"]
     row: dict[str, Any] = {

@@ -187,10 +187,10 @@ def test_a_divergence_is_noticed_before_a_checkpoint_and_by_its_iteration(captur
 class AsksNothing(TorchDispatchMode):
     """Fails where an op would wait for a GPU, or bring something from the host's memory: neither can be captured."""
 
-    READS = {
+    READS = frozenset({
         "_local_scalar_dense", "nonzero", "is_nonzero", "item", "equal", "masked_select", "unique", "_unique2", "unique_dim", "bincount",
         "repeat_interleave", "unique_consecutive", "histc", "nonzero_numpy", "lift_fresh", "_pin_memory", "pin_memory",
-    }  # fmt: skip
+    })  # fmt: skip
 
     def __init__(self):
         super().__init__()

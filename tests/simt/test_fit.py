@@ -1,4 +1,4 @@
-"""A fit over the kernels of csrc/cuda in the emulator: the CPU's within rounding, and the same bits when iterations are repeated as graphs are."""
+"""A fit over the emulated kernels of csrc/cuda: the CPU's within rounding, the same bits when iterations are repeated as by a graph."""
 
 from __future__ import annotations
 

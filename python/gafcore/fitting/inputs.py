@@ -121,7 +121,11 @@ def make_inputs(
     numbers = torch.cat(
         [camera.viewmat.cpu().flatten(), camera.K.cpu().flatten(), background, change, torch.tensor([float(frame.timestep)])]
     )
-    return Inputs(numbers if pictures is None else numbers.to(pictures.device, non_blocking=True), image, mask, camera.width, camera.height)
+    if pictures is not None:
+        if pictures.device.type == "cuda":
+            numbers = numbers.pin_memory()  # a copy from other memory may wait for the GPU
+        numbers = numbers.to(pictures.device, non_blocking=True)
+    return Inputs(numbers, image, mask, camera.width, camera.height)
 
 
 def _floats(pixels: Tensor) -> Tensor:

@@ -147,6 +147,7 @@ class _Run:
     callback: Callback | None
     execution: Execution
     times: StageTimes = field(default_factory=StageTimes)
+    readings: Readings = field(default_factory=Readings)
 
     def iterate(self, state: FitState, scene: Scene, progress: bool) -> None:
         """All iterations that are left."""
@@ -154,7 +155,8 @@ class _Run:
         graphs = StepGraphs(scene, graph_of) if self.execution.graph and (graph_of := graphs_on(device)) is not None else None
         at_once = device.type == "cpu" and graphs is None  # there, looking at a loss costs nothing
         pictures = None if at_once else Pictures(device, self.execution.picture_mb * 1_000_000)
-        self.readings = Readings(together=1) if at_once else Readings()
+        if at_once:
+            self.readings = Readings(together=1)
         events = self.folder / "tensorboard" if self.folder is not None and config.tensorboard else None
         with (
             stop_requests() as stop,
@@ -198,9 +200,8 @@ class _Run:
         finished = state.iteration == config.iterations
         stopping = stop.signal_number is not None and not finished
         due = config.checkpoint_every > 0 and (finished or state.iteration % config.checkpoint_every == 0)
-        outdated = (
-            finished and folder is not None and (folder / FOLDER).is_dir()
-        )  # of an interrupt: it would say that the fit is unfinished
+        # An interrupt's checkpoint would go on saying that the fit is unfinished.
+        outdated = finished and folder is not None and (folder / FOLDER).is_dir()
         if folder is not None and (due or stopping or outdated):
             report(self.readings.arrived(all_of_them=True))  # its history, and whether any of these iterations diverged
             check_finite(state)
