@@ -181,7 +181,8 @@ def _rasterizers() -> dict[str, Callable]:
         from gsplat import rasterization as gsplat
 
         found |= {
-            "peer gsplat packed": lambda *a, **k: gsplat(*a, **k, packed=True),
+            # Packed, 1.5.3 takes no backgrounds for cameras without a batch dimension (an assertion of its own); less work for it, not more.
+            "peer gsplat packed": lambda *a, backgrounds, **k: gsplat(*a, **k, packed=True),  # noqa: ARG005
             "peer gsplat dense": lambda *a, **k: gsplat(*a, **k, packed=False),
         }
     return found
@@ -200,7 +201,7 @@ def rasterizer_rows(size: str, degree: int, n: int, batch: int) -> Rows:
         with torch.no_grad():
             rows += eager_and_replayed(f"{name} forward", image, name == "rasterization", facts)
         leaves = [tensors[k].requires_grad_() for k in NAMES[:5]]
-        step = backward(lambda: (image() * upstream).sum(), leaves)  # noqa: B023
+        step = backward(lambda: (image() * upstream).sum(), leaves)
         rows += eager_and_replayed(f"{name} forward+backward", step, name == "rasterization", facts)
         for x in leaves:
             x.requires_grad_(False)

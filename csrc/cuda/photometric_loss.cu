@@ -8,6 +8,7 @@
 #include "device/reduce.h"
 #include "math/lanes.h"
 #include "math/ssim.h"
+#include "ops/device.h"
 #include "ops/photometric_loss.h"
 
 namespace gaf::cuda {
@@ -269,12 +270,16 @@ __global__ void __launch_bounds__(kThreads) bwd_kernel(Args a, int64_t n) {
 
 bool aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % sizeof(float4) == 0; }
 
-// Rows of a strip: long ones spend less on the rows above and below them, short ones keep a large card busy with a small image.
-int strip_rows(int64_t height, int64_t other_blocks) {
-  constexpr int64_t kEnough = 512;  // blocks: two for each multiprocessor of a large card, twice
-  int rows = 128;
-  while (rows > 16 && other_blocks * ((height + rows - 1) / rows) < kEnough) rows /= 2;
-  return rows;
+// Rows of a strip: the fewest steps of the card, whose multiprocessors take `at_once` blocks together. Long strips spend less on the rows above
+// and below them, short ones keep a large card busy with a small image.
+int strip_rows(int64_t height, int64_t columns_of_strips, int rows_beside, int at_once) {
+  int64_t best = height, least = INT64_MAX;
+  for (int64_t n = 1; n <= height && n <= 128; ++n) {
+    const int64_t rows = (height + n - 1) / n, blocks = columns_of_strips * n;
+    const int64_t steps = (blocks + at_once - 1) / at_once * (rows + rows_beside);
+    if (steps < least) least = steps, best = rows;
+  }
+  return int(best);
 }
 
 template <int kStep, bool kGradient>
@@ -284,8 +289,9 @@ void forward(const Args& a, Stream stream) {
   const bool interleaved = kStep > 1 || a.channels == 1;
   const int64_t columns = interleaved ? a.width * a.channels : a.width, strips = (columns + kOwn - 1) / kOwn;
   const int64_t images = a.channels == 0 ? 0 : interleaved ? a.n_images : a.n_images * a.channels;
-  const int rows = strip_rows(a.height, strips * images);
-  const dim3 grid(unsigned(strips), unsigned((a.height + rows - 1) / rows), unsigned(images));
+  using S = Strip<kStep, kGradient>;
+  const int rows = strip_rows(a.height, strips * images, 2 * S::kAbove, S::kBlocks * multiprocessors(stream.device));
+  const dim3 grid(unsigned(strips), unsigned((a.height + rows - 1) / (rows > 0 ? rows : 1)), unsigned(images));
   const int64_t n = int64_t(grid.x) * grid.y * grid.z;
   Sums* blocks = stream.scratch<Sums>(n);
   launch(name, fwd_kernel<kStep, kGradient>, grid, Strip<kStep, kGradient>::kColumns, 0, stream, a, rows, blocks);

@@ -11,6 +11,9 @@ std::string obstacle();
 // Of the runtime that the module was built with, for example 13000; 0 without CUDA.
 int runtime_version();
 
+// How many multiprocessors `device` has.
+int multiprocessors(int device);
+
 // The device is current while this exists.
 class DeviceGuard {
  public:

@@ -9,6 +9,7 @@ namespace gaf::cuda {
 int set_device(int device) { return device; }
 std::string obstacle() { return ""; }
 int runtime_version() { return 0; }
+int multiprocessors(int) { return 4; }
 
 #else
 
@@ -31,6 +32,12 @@ std::string obstacle() {
 }
 
 int runtime_version() { return CUDART_VERSION; }
+
+int multiprocessors(int device) {
+  int n = 0;
+  check("multiprocessors", cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, device));
+  return n;
+}
 
 #endif
 
