@@ -135,7 +135,7 @@ def test_captured_again_when_the_room_for_pairs_is_nearly_full(capture, monkeypa
     assert_same_bits(run(capture, monkeypatch, config, recorder), run(capture, monkeypatch, config))
     assert recorder.made == 2  # with the smallest room there is, and with what the first replay needed
     room = pair_room.room_of(capture.rig.template, 1, 128, 48, 48)
-    assert room.capacity >= 1.5 * room.n_pairs > 64
+    assert room.capacity >= pair_room._SPARE * room.n_pairs > 64
 
 
 def test_a_prior_decides_on_the_host_so_nothing_is_captured(capture, monkeypatch):
