@@ -1,4 +1,5 @@
-"""Where a frame's and a step's device time goes, kernel by kernel: `python -m benchmarks.gpu.profile --out FILE.json [--once]`.
+"""Where a frame's and a step's device time goes, kernel by kernel:
+`python -m benchmarks.gpu.profile --out FILE.json [--once] [--only NAME]`.
 
 `--once` runs every case twice and measures nothing: for ncu, which then sees each kernel warm.
 """
@@ -90,15 +91,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--once", action="store_true")
+    parser.add_argument("--only", default="", help="cases whose name contains this")
     args = parser.parse_args()
+    chosen = {name: make for name, make in CASES.items() if args.only in name}
     if args.once:
-        for make in CASES.values():
+        for make in chosen.values():
             step = make()
             step()
             step()
         torch.cuda.synchronize()
         return
-    cases = {name: kernel_times(make()) for name, make in CASES.items()}
+    cases = {name: kernel_times(make()) for name, make in chosen.items()}
     for name, rows in cases.items():
         print(f"\n{name}: {sum(r['us'] for r in rows):.1f} us of kernels")
         for r in rows[:24]:

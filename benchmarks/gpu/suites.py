@@ -181,7 +181,7 @@ def _rasterizers() -> dict[str, Callable]:
         from gsplat import rasterization as gsplat
 
         found |= {
-            # Packed, 1.5.3 takes no backgrounds for cameras without a batch dimension (an assertion of its own); less work for it, not more.
+            # Packed, 1.5.3 takes no backgrounds for cameras without a batch dimension (an assertion of its own): less work for it.
             "peer gsplat packed": lambda *a, backgrounds, **k: gsplat(*a, **k, packed=True),  # noqa: ARG005
             "peer gsplat dense": lambda *a, **k: gsplat(*a, **k, packed=False),
         }

@@ -291,7 +291,7 @@ void forward(const Args& a, Stream stream) {
   const int64_t images = a.channels == 0 ? 0 : interleaved ? a.n_images : a.n_images * a.channels;
   using S = Strip<kStep, kGradient>;
   const int rows = strip_rows(a.height, strips * images, 2 * S::kAbove, S::kBlocks * multiprocessors(stream.device));
-  const dim3 grid(unsigned(strips), unsigned((a.height + rows - 1) / (rows > 0 ? rows : 1)), unsigned(images));
+  const dim3 grid(unsigned(strips), unsigned(rows > 0 ? (a.height + rows - 1) / rows : 0), unsigned(images));
   const int64_t n = int64_t(grid.x) * grid.y * grid.z;
   Sums* blocks = stream.scratch<Sums>(n);
   launch(name, fwd_kernel<kStep, kGradient>, grid, Strip<kStep, kGradient>::kColumns, 0, stream, a, rows, blocks);

@@ -9,11 +9,9 @@ fails, ordinary iterations go on.
 
 from __future__ import annotations
 
-import gc
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -34,25 +32,14 @@ KINDS = 4  # graphs at a time: each holds the memory of an iteration
 
 
 def capture_graph(fn: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
-    """Capture `fn` on the current stream, which must not be the default one. Nothing is computed yet.
+    """Capture `fn`. Nothing is computed yet.
 
-    `torch.cuda.graph` would also give all cached memory back to the driver: too slow for what happens after every density round.
+    torch's own context, which captures on a stream of its own and first collects garbage and gives cached memory back: capturing on the
+    iterations' stream without that was quicker, and failed on the one card it was tried on (docs/fitting.md).
     """
-    torch.cuda.current_stream().synchronize()
-    graph, collecting = torch.cuda.CUDAGraph(), gc.isenabled()
-    gc.disable()  # an old graph or event that is collected now would end the capture
-    try:
-        graph.capture_begin(capture_error_mode="thread_local")
-        try:
-            out = fn()
-        except BaseException:
-            with suppress(RuntimeError):  # what went wrong has ended the capture, and is what the caller should hear of
-                graph.capture_end()
-            raise
-        graph.capture_end()
-    finally:
-        if collecting:
-            gc.enable()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = fn()
     return out, graph.replay
 
 

@@ -1,9 +1,10 @@
 """How much memory a frame on the GPU gets for its (splat, tile) pairs, without waiting to hear how many there are.
 
-The number of pairs is known only on the device. The first frame of a kind (number of cameras and Gaussians, image size) is waited for once,
-and drawn again if it had more pairs than expected. Every later frame gets a third as much room again as was needed lately; its own count comes
-back while the GPU works on, and is looked at before a later frame. A frame that has more pairs than room all the same is drawn from the
-sorted splats without pairs: the same image, but slowly (docs/kernels/rasterization.md). So nothing waits, and nothing is ever wrong.
+The number of pairs is known only on the device. The first frame of a kind (number of cameras and Gaussians, image size) is waited for
+once, and drawn again if it had more pairs than expected. Every later frame gets a third as much room again as was needed lately; its own
+count comes back while the GPU works on, and is looked at before a later frame. A frame that has more pairs than room all the same is drawn
+from the sorted splats without pairs: the same image, but slowly (docs/kernels/rasterization.md). So nothing waits, and nothing is ever
+wrong.
 """
 
 from __future__ import annotations
