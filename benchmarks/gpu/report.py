@@ -13,6 +13,8 @@ FIGURES = ("name", "median_ms", "iqr_ms", "min_ms", "calls", "peak_mb", "gb_per_
 
 
 def parts_table(folder: Path) -> list[str]:
+    if not any(folder.glob("part_*.json")):
+        return ["The suites were called by themselves, not as parts of benchmarks/gpu.sh."]
     lines = ["| part | outcome | seconds |", "|---|---|---|"]
     for part in PARTS:
         path = folder / f"part_{part}.json"
