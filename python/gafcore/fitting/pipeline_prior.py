@@ -56,10 +56,6 @@ class PipelineTruths(PseudoTruths):
         side = self.size * (1 if pipeline.upsampler is None else 2)
         self.capacity = max(1, config.prior_mb * 1_000_000 // (self.n_views * (side**2 * 4 + 100) + 64))
 
-    @staticmethod
-    def _render_size(side: int) -> int:
-        return side  # at 256 pixels and more splats need no help
-
     @property
     def identity(self) -> str:
         from gafcore.diffusion.shards import fingerprint
@@ -85,4 +81,4 @@ class PipelineTruths(PseudoTruths):
         values = (255 * targets + 0.5).clamp(0, 255).to(torch.uint8)
         seen = torch.zeros(targets.shape[:3], dtype=torch.uint8)
         moment = torch.tensor(request.frame.timestep)
-        return dict(targets=values, seen=seen, background=background, viewmats=viewmats, Ks=Ks, timestep=moment)
+        return dict(targets=values, seen=seen, side=torch.tensor(side), background=background, viewmats=viewmats, Ks=Ks, timestep=moment)
