@@ -17,7 +17,7 @@ from gafcore.captures.synthetic.noise import uniform
 from gafcore.diffusion.small.warp import carry
 from gafcore.errors import InputError, MissingError
 from gafcore.fitting.prior import PriorRequest
-from gafcore.fitting.pseudo import PseudoConfig, PseudoTruths, _cut_out
+from gafcore.fitting.pseudo import EPS2D, PseudoConfig, PseudoTruths, _cut_out
 
 INDEX = "model_index.json"
 
@@ -81,4 +81,5 @@ class PipelineTruths(PseudoTruths):
         values = (255 * targets + 0.5).clamp(0, 255).to(torch.uint8)
         seen = torch.zeros(targets.shape[:3], dtype=torch.uint8)
         moment = torch.tensor(request.frame.timestep)
-        return dict(targets=values, seen=seen, side=torch.tensor(side), background=background, viewmats=viewmats, Ks=Ks, timestep=moment)
+        pixels = dict(side=torch.tensor(side), eps2d=torch.tensor(EPS2D))
+        return dict(targets=values, seen=seen, **pixels, background=background, viewmats=viewmats, Ks=Ks, timestep=moment)

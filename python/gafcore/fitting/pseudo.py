@@ -26,9 +26,10 @@ from gafcore.errors import InputError
 from gafcore.fitting.prior import PriorRequest, PriorViews
 from gafcore.types import Camera
 
-_MOST_SUPERSAMPLED = 8  # 512 pixels for the shipped prior
+EPS2D = 0.3  # square pixels: the blur of splats that training pictures are drawn with
+_MOST_SUPERSAMPLED = 4  # 256 pixels for the shipped prior: four views cost as much as one training picture of 512
 _STEPS = 10  # of the whole schedule, as GAF's t/20 of 1000 would be 50: more do not help this prior
-_SET = ("targets", "seen", "viewmats", "Ks", "side", "timestep", "background")
+_SET = ("targets", "seen", "viewmats", "Ks", "side", "eps2d", "timestep", "background")
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ class PseudoTruths:
             background=chosen["background"],
             mask=None if distilling else 1 - (1 - self.config.prior_seen) * chosen["seen"][views].float(),
             squared=distilling,
+            eps2d=float(chosen["eps2d"]),
         )
 
     def state(self) -> dict[str, Tensor]:
@@ -137,19 +139,19 @@ class PseudoTruths:
         background = torch.rand(3, generator=rng)
         given = prepare(_cut_out(request), request.frame.camera, request.rig, request.vertices, cameras, background)
         targets = self._views(request, given, cameras, background)[0].permute(0, 2, 3, 1)
-        fine = _as_fine(request, cameras)
+        fine, eps2d = _as_fine(request, cameras)
         viewmats, Ks = stack(fine)
         values = ((targets + 1) * 127.5 + 0.5).clamp(0, 255).to(torch.uint8)
         seen = (given.conditions[0, :, 0] > 0.5).to(torch.uint8)
         cameras_and_moment = dict(viewmats=viewmats, Ks=Ks, timestep=torch.tensor(request.frame.timestep))
-        side = torch.tensor(fine[0].width)
-        return dict(targets=values, seen=seen, side=side, background=background, **cameras_and_moment)
+        pixels = dict(side=torch.tensor(fine[0].width), eps2d=torch.tensor(eps2d))
+        return dict(targets=values, seen=seen, **pixels, background=background, **cameras_and_moment)
 
     def _views(self, request: PriorRequest, given: Conditions, cameras: list[Camera], background: Tensor) -> Float[Tensor, "1 N 3 H W"]:
         conditions = (given.image, given.fill, given.conditions)
         kind, rng = self.config.prior_start, request.generator
         if kind in ("render", "sds"):
-            fine = _as_fine(request, cameras)
+            fine, _ = _as_fine(request, cameras)
             renders = request.render(fine, background).permute(0, 3, 1, 2)
             start = 2 * torch.nn.functional.avg_pool2d(renders, fine[0].width // cameras[0].width)[None].clamp(0, 1) - 1
         else:
@@ -160,16 +162,16 @@ class PseudoTruths:
         return self.prior.denoise(*conditions, start, level, generator=rng, steps=1 if kind == "sds" else _STEPS)
 
 
-def _as_fine(request: PriorRequest, cameras: list[Camera]) -> list[Camera]:
-    """The prior's cameras with as many times its pixels as the training picture has on the head.
+def _as_fine(request: PriorRequest, cameras: list[Camera]) -> tuple[list[Camera], float]:
+    """The prior's cameras with about as many times its pixels as the training picture has on the head, and the rasterizer's blur there.
 
-    The rasterizer widens every splat by about a pixel, and the training pictures shape the splats to what they look like then: in pixels of
-    another size the same avatar is thicker or thinner, and what is fitted there is wrong here.
+    Every splat is widened by about a pixel, and the training pictures shape the splats to what they look like then: widened by more or
+    less in metres, the same avatar is thicker or thinner, and what is fitted to that is wrong in the training pictures.
     """
     camera, middle = request.frame.camera, request.vertices.mean(0)
     ratio = len(cameras) * _px_per_m(camera, middle) / sum(_px_per_m(c, middle) for c in cameras)
     factor = min(max(round(ratio), 1), _MOST_SUPERSAMPLED)
-    return [resize(c, factor * c.width, factor * c.height) for c in cameras]
+    return [resize(c, factor * c.width, factor * c.height) for c in cameras], EPS2D * (factor / ratio) ** 2
 
 
 def _px_per_m(camera: Camera, point: Float[Tensor, "3"]) -> float:

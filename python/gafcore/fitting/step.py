@@ -200,7 +200,7 @@ def _prior_loss(
     if views.timestep is not None and views.timestep != request.frame.timestep:
         vertices = request.rig.vertices(params[views.timestep].detach())
     background = request.background if views.background is None else views.background
-    view = draw(pose_on(avatar, vertices), views.cameras, background)
+    view = draw(pose_on(avatar, vertices), views.cameras, background, **({} if views.eps2d is None else {"eps2d": views.eps2d}))
     image = _averaged(corrected(view, background, None if color is None else color.detach()), views.targets)
     targets = views.targets.detach()
     if views.squared:
