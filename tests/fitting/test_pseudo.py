@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from gafcore.avatars import render
+from gafcore.cameras import from_angles
 from gafcore.errors import InputError, MissingError
 from gafcore.fitting import FitConfig, Interrupted, LearningRates, PseudoConfig, PseudoTruths, fit, make_prior
+from gafcore.fitting.pseudo import _as_fine
 from gafcore.types import Capture
 from tests.cases.ball import ball_capture
 from tests.cases.small_prior import tiny_prior
@@ -87,6 +90,17 @@ def test_the_pool_refreshes_and_keeps_its_bound(capture, monkeypatch):
     assert all(torch.equal(x, again.state()[name]) for name, x in state.items())
     again.restore({})
     assert again.state() == {}
+
+
+@pytest.mark.parametrize(("enlarged", "factor"), [(1.2, 1), (2, 2), (3.4, 3), (8, 4)])
+def test_the_prior_sees_the_avatar_in_pixels_of_the_training_pictures_size(enlarged, factor):
+    """From as far away, the training camera has `enlarged` times the pixels of the prior's: splats are blurred as many metres in both."""
+    prior, camera = [from_angles(a, 0.0, 1.1, focal_px=f, width=16, height=16) for a, f in ((0.5, 48.0), (0.0, 48.0 * enlarged))]
+    request = SimpleNamespace(frame=SimpleNamespace(camera=camera), vertices=torch.zeros(1, 3))
+    (fine,), eps2d = _as_fine(request, [prior])
+    assert (fine.width, fine.height) == (16 * factor, 16 * factor)
+    torch.testing.assert_close(fine.K[:2], factor * prior.K[:2])
+    assert eps2d**0.5 / float(fine.K[0, 0]) == pytest.approx(0.3**0.5 / float(camera.K[0, 0]), rel=1e-5)
 
 
 class Black:

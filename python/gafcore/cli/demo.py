@@ -39,8 +39,8 @@ _COMPARED = "The same person without and with the prior, from where no camera wa
 class Demo:
     """Make a synthetic capture, fit an avatar to its frontal camera, measure it on the other cameras, write a report with pictures.
 
-    With `--prior small` the fit is done twice, without and with the prior that knows what heads look like from the side;
-    the second avatar is kept. Off by default: as it is trained now, it costs more than it gives (docs/small_prior.md).
+    The fit is done twice, without and with the prior that knows what heads look like from the side (docs/small_prior.md); the second avatar
+    is kept. `--prior none` does it once.
     """
 
     out: Path = Path("out/demo")
@@ -49,8 +49,8 @@ class Demo:
     """full: 512x512, some minutes on two cores; small: a quick look."""
     seed: int = 5
     """Chooses the person. Hair that the frontal camera does not see (0 wears a bun) can only be guessed from the side."""
-    prior: str = "none"
-    """The prior: "none", "small", or the path of another one; with one the fit is done twice."""
+    prior: str = "small"
+    """The prior: "small", "none", or the path of another one; with one the fit is done twice."""
     device: DeviceName = "auto"
     """Where to fit, measure and render: cpu, cuda, or auto: the GPU where there is one and gafcore was compiled with CUDA."""
 

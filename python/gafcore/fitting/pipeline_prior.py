@@ -17,7 +17,7 @@ from gafcore.captures.synthetic.noise import uniform
 from gafcore.diffusion.small.warp import carry
 from gafcore.errors import InputError, MissingError
 from gafcore.fitting.prior import PriorRequest
-from gafcore.fitting.pseudo import PseudoConfig, PseudoTruths, _cut_out
+from gafcore.fitting.pseudo import EPS2D, PseudoConfig, PseudoTruths, _cut_out
 
 INDEX = "model_index.json"
 
@@ -56,10 +56,6 @@ class PipelineTruths(PseudoTruths):
         side = self.size * (1 if pipeline.upsampler is None else 2)
         self.capacity = max(1, config.prior_mb * 1_000_000 // (self.n_views * (side**2 * 4 + 100) + 64))
 
-    @staticmethod
-    def _render_size(side: int) -> int:
-        return side  # at 256 pixels and more splats need no help
-
     @property
     def identity(self) -> str:
         from gafcore.diffusion.shards import fingerprint
@@ -85,4 +81,5 @@ class PipelineTruths(PseudoTruths):
         values = (255 * targets + 0.5).clamp(0, 255).to(torch.uint8)
         seen = torch.zeros(targets.shape[:3], dtype=torch.uint8)
         moment = torch.tensor(request.frame.timestep)
-        return dict(targets=values, seen=seen, background=background, viewmats=viewmats, Ks=Ks, timestep=moment)
+        pixels = dict(side=torch.tensor(side), eps2d=torch.tensor(EPS2D))
+        return dict(targets=values, seen=seen, **pixels, background=background, viewmats=viewmats, Ks=Ks, timestep=moment)

@@ -72,7 +72,8 @@ def prior_loss(
     if views.timestep is not None and views.timestep != frame.timestep:
         vertices = avatar.rig.vertices(params[views.timestep].detach())
     background = background if views.background is None else views.background.to(device)
-    view = draw(pose_on(avatar, vertices), views.cameras, background)
+    blur = {} if views.eps2d is None else {"eps2d": views.eps2d}
+    view = draw(pose_on(avatar, vertices), views.cameras, background, **blur)
     targets = views.targets.detach().to(device)
     image = _averaged(corrected(view, background, None if color is None else color.detach()), targets)
     if views.squared:

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gafcore.avatars.frames import checked_image, checked_mask, describe
-from gafcore.cameras import resize, stack
+from gafcore.cameras import camera_position, resize, stack
 from gafcore.captures.synthetic.noise import uniform
 from gafcore.diffusion.small.conditions import Conditions, prepare, random_views
 from gafcore.diffusion.small.prior import SmallPrior, load_prior
@@ -26,9 +26,10 @@ from gafcore.errors import InputError
 from gafcore.fitting.prior import PriorRequest, PriorViews
 from gafcore.types import Camera
 
-_SUPERSAMPLED = 2  # the avatar is rendered so many times as large and averaged: splats are not widened to the prior's coarse pixels
+EPS2D = 0.3  # square pixels: the blur of splats that training pictures are drawn with
+_MOST_SUPERSAMPLED = 4  # 256 pixels for the shipped prior: four views cost as much as one training picture of 512
 _STEPS = 10  # of the whole schedule, as GAF's t/20 of 1000 would be 50: more do not help this prior
-_SET = ("targets", "seen", "viewmats", "Ks", "timestep", "background")
+_SET = ("targets", "seen", "viewmats", "Ks", "side", "eps2d", "timestep", "background")
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,13 @@ class PseudoConfig:
     and denoised (GAF); or, every iteration anew, one step from the noised render and a squared loss (score distillation)."""
     prior_levels: tuple[float, float] = (0.25, 0.5)
     """Range of the noise levels (GAF: 0.02 to 0.98)."""
-    prior_seen: float = 0.1
-    """Weight of pixels whose surface the training picture shows, relative to the others: it shows them better (GAF: 1)."""
-    prior_until: float = 0.75
+    prior_seen: float = 1.0
+    """Weight of pixels whose surface the training picture shows, relative to the others (GAF: 1). Less than 1 trusts the prior less where
+    pictures know better; with the shipped prior it only cost quality."""
+    prior_until: float = 0.9
     """Share of the iterations after which the prior is silent (GAF: 1). What no picture shows then stays as it is, and the rest of the fit
     sharpens what they do show."""
-    prior_views: int = 1
+    prior_views: int = 4
     """Views compared in an iteration, of the four in a set (GAF: 4)."""
     prior_mb: int = 16
     """Memory for the pool of sets, MB; the oldest set leaves."""
@@ -109,7 +111,7 @@ class PseudoTruths:
             del self._pool[: -1 if distilling else -self.capacity]
         chosen = self._pool[int(torch.randint(len(self._pool), (), generator=request.generator))]
         views = torch.randperm(self.n_views, generator=request.generator)[: self.config.prior_views].tolist()
-        size = self._render_size(chosen["targets"].shape[1])
+        size = int(chosen["side"])
         return PriorViews(
             cameras=[Camera(chosen["viewmats"][i], chosen["Ks"][i], size, size) for i in views],
             targets=chosen["targets"][views].float() / 255,
@@ -118,12 +120,8 @@ class PseudoTruths:
             background=chosen["background"],
             mask=None if distilling else 1 - (1 - self.config.prior_seen) * chosen["seen"][views].float(),
             squared=distilling,
+            eps2d=float(chosen["eps2d"]),
         )
-
-    @staticmethod
-    def _render_size(side: int) -> int:
-        """Pixels of the avatar's renders that are compared with targets of `side`."""
-        return _SUPERSAMPLED * side
 
     def state(self) -> dict[str, Tensor]:
         """The pool, stacked."""
@@ -141,25 +139,44 @@ class PseudoTruths:
         background = torch.rand(3, generator=rng)
         given = prepare(_cut_out(request), request.frame.camera, request.rig, request.vertices, cameras, background)
         targets = self._views(request, given, cameras, background)[0].permute(0, 2, 3, 1)
-        viewmats, Ks = stack([resize(c, _SUPERSAMPLED * c.width, _SUPERSAMPLED * c.height) for c in cameras])
+        fine, eps2d = _as_fine(request, cameras)
+        viewmats, Ks = stack(fine)
         values = ((targets + 1) * 127.5 + 0.5).clamp(0, 255).to(torch.uint8)
         seen = (given.conditions[0, :, 0] > 0.5).to(torch.uint8)
         cameras_and_moment = dict(viewmats=viewmats, Ks=Ks, timestep=torch.tensor(request.frame.timestep))
-        return dict(targets=values, seen=seen, background=background, **cameras_and_moment)
+        pixels = dict(side=torch.tensor(fine[0].width), eps2d=torch.tensor(eps2d))
+        return dict(targets=values, seen=seen, **pixels, background=background, **cameras_and_moment)
 
     def _views(self, request: PriorRequest, given: Conditions, cameras: list[Camera], background: Tensor) -> Float[Tensor, "1 N 3 H W"]:
         conditions = (given.image, given.fill, given.conditions)
         kind, rng = self.config.prior_start, request.generator
         if kind in ("render", "sds"):
-            fine = [resize(c, _SUPERSAMPLED * c.width, _SUPERSAMPLED * c.height) for c in cameras]
+            fine, _ = _as_fine(request, cameras)
             renders = request.render(fine, background).permute(0, 3, 1, 2)
-            start = 2 * torch.nn.functional.avg_pool2d(renders, _SUPERSAMPLED)[None].clamp(0, 1) - 1
+            start = 2 * torch.nn.functional.avg_pool2d(renders, fine[0].width // cameras[0].width)[None].clamp(0, 1) - 1
         else:
             start = self.prior.regress(*conditions)
         if kind == "regression":
             return start
         level = uniform(rng, *self.config.prior_levels)
         return self.prior.denoise(*conditions, start, level, generator=rng, steps=1 if kind == "sds" else _STEPS)
+
+
+def _as_fine(request: PriorRequest, cameras: list[Camera]) -> tuple[list[Camera], float]:
+    """The prior's cameras with about as many times its pixels as the training picture has on the head, and the rasterizer's blur there.
+
+    Every splat is widened by about a pixel, and the training pictures shape the splats to what they look like then: widened by more or
+    less in metres, the same avatar is thicker or thinner, and what is fitted to that is wrong in the training pictures.
+    """
+    camera, middle = request.frame.camera, request.vertices.mean(0)
+    ratio = len(cameras) * _px_per_m(camera, middle) / sum(_px_per_m(c, middle) for c in cameras)
+    factor = min(max(round(ratio), 1), _MOST_SUPERSAMPLED)
+    return [resize(c, factor * c.width, factor * c.height) for c in cameras], EPS2D * (factor / ratio) ** 2
+
+
+def _px_per_m(camera: Camera, point: Float[Tensor, "3"]) -> float:
+    """Pixels across a metre that faces the camera at a point."""
+    return float(camera.K[0, 0]) / float((camera_position(camera) - point).norm())
 
 
 def _cut_out(request: PriorRequest) -> Float[Tensor, "H W 4"]:

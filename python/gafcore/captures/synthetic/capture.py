@@ -144,7 +144,8 @@ def from_motion(
     """
     look = random_look(seed, hair)
     model = make_model(rig, params, look, seed, page_px or min(1024, 2 * max(c.height for c in cameras)))
-    vertices = rig.vertices(params)
+    # One timestep at a time: MKL may sum a product of several rows in another order on another number of threads (seen on AMD processors).
+    vertices = torch.cat([rig.vertices(params[t]) for t in range(len(params))])
     cache = ImageCache(cache_bytes)
     views = tuple(
         tuple(_frame(_Shot(model, vertices[t], camera, samples, cache, (t, c)), t, c) for c, camera in enumerate(cameras))
