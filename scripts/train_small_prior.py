@@ -131,6 +131,8 @@ def _work(folder: Path, test_people: int, train_people: int, part: int, parts: i
 
 
 def _train_timed(args: Make, minutes: float) -> None:
+    if args.stage not in TIMED:
+        sys.exit(f"--minutes is for {' and '.join(TIMED)}; {args.stage} takes --steps")
     config = TIMED[args.stage]
     given = {"batch": args.batch, "learning_rate": args.learning_rate, "steps": args.steps}
     config = replace(config, **{name: value for name, value in given.items() if value is not None})

@@ -8,7 +8,7 @@ from typing import Any
 
 from gafcore.files import atomic_path, read_json
 
-PARTS = ("build", "test", "sanitize", "ops", "rasterize", "scale", "fit")
+PARTS = ("build", "peers", "test", "sanitize", "ops", "rasterize", "scale", "profile", "attention", "diffusion", "fit")
 FIGURES = ("name", "median_ms", "iqr_ms", "min_ms", "calls", "peak_mb", "gb_per_s", "bytes", "host_ms", "error")
 
 

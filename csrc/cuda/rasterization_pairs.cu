@@ -29,14 +29,15 @@ __global__ void __launch_bounds__(kThreads) find_depth_range(RasterizationBlendA
   atomicAdd(reinterpret_cast<unsigned long long*>(pairs.counts), (unsigned long long)(count));
 }
 
-// Depths from the nearest on, in units of their last bit where the farthest is less than twice as far, and of so many bits more as the range
-// needs: three passes sort them, and what they leave undecided is nearer to each other than rounding brings the same splats on two machines.
+// Depths from the nearest on, in units of their last bit where the farthest is less than twice as far, and of the fewest more that bring the
+// range to 24 bits: three passes sort them. Up to 32 units in the last place apart, what a key leaves undecided keeps the order given.
 __global__ void __launch_bounds__(kThreads) depth_keys(RasterizationBlendArgs<float> a, TileGrid grid, Pairs pairs, uint32_t* keys, uint32_t* rows) {
   const int64_t i = thread_index();
   if (i >= a.n_cameras * a.n_gaussians) return;
   const uint32_t nearest = ~pairs.depth_range[0], range = pairs.depth_range[1] - nearest;
   const int bits = 32 - __clz(int(range + 1)), shift = bits > kDepthBits ? bits - kDepthBits : 0;
-  keys[i] = a.radii[2 * i] > 0 ? (__float_as_uint(a.depths[i]) - nearest) >> shift : kNoDepth;
+  const uint32_t key = (__float_as_uint(a.depths[i]) - nearest) >> shift;
+  keys[i] = !(a.radii[2 * i] > 0) ? kNoDepth : key < kNoDepth ? key : kNoDepth - 1;
   rows[i] = uint32_t(i + i / a.n_gaussians * (grid.rows_per_camera - a.n_gaussians));
 }
 

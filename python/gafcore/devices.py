@@ -50,6 +50,8 @@ def _refusal() -> str:
         pixel = torch.zeros(1, 1, 1, device="cuda")
         photometric_loss(pixel, pixel)
         torch.cuda.synchronize()
+    except torch.OutOfMemoryError:
+        return ""  # kernels run there; what is full is said where memory is asked for
     except RuntimeError as error:
-        return str(error).splitlines()[0]
+        return (str(error).splitlines() or [type(error).__name__])[0]
     return ""

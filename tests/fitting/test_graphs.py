@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -83,6 +84,28 @@ def test_the_same_bits_as_iterations_one_by_one(capture, monkeypatch):
     # From the start, after the rounds at 10, 20 and 30, and at iteration 16, when the degree grows.
     assert recorder.made == 5 and recorder.replays == 40 - 5 * WARM_UP
     assert {"capture", "replay"} <= set(graphs.seconds)
+
+
+class Forgetful:
+    """Like a graph it keeps addresses, not tensors: it knows only whether what an iteration used is still there."""
+
+    def __init__(self):
+        self.used, self.replays = [], 0
+
+    def __call__(self, fn):
+        held = [cell.cell_contents for cell in fn.__closure__]
+        self.used = [weakref.ref(x) for x in held if isinstance(x, torch.Tensor)]
+        return torch.zeros(2), self.replay
+
+    def replay(self):
+        self.replays += 1
+        assert self.used and all(x() is not None for x in self.used)
+
+
+def test_memory_of_a_captured_iteration_lives_as_long_as_its_graph(capture, monkeypatch):
+    graph = Forgetful()
+    run(capture, monkeypatch, replace(CONFIG, iterations=6), graph)
+    assert graph.replays == 4
 
 
 def test_execution_can_do_without(capture, monkeypatch):

@@ -126,6 +126,21 @@ def test_more_pairs_than_room_give_the_same_image_and_gradients(scene, monkeypat
     assert kind["n_pairs"] > kind["capacity"] == 64
 
 
+def test_the_farthest_depth_of_a_range_that_ends_at_a_step_is_drawn():
+    """2^25 - 2 units in the last place apart: a step of two, and the last step's number would be that of splats out of sight."""
+    bits = torch.tensor([0x3F800000, 0x3F800000 + 0x01FFFFFE], dtype=torch.int32)
+    z = bits.view(torch.float32)
+    means = torch.stack([torch.tensor([-0.25, 0.25]) * z, torch.zeros(2), z], 1)
+    K, quats = torch.tensor([[[40.0, 0, 24], [0, 40, 24], [0, 0, 1]]]), torch.tensor([[1.0, 0, 0, 0]] * 2)
+    inputs = (means, quats, 0.05 * z[:, None].expand(2, 3), torch.tensor([0.9, 0.9]), torch.rand(2, 3))
+
+    def call(*tensors):
+        return rasterization(*tensors, torch.eye(4)[None], K, 48, 48)[:2]
+
+    assert call(*inputs)[1][0, 24, (14, 34)].min() > 0.5  # both are there to be missed
+    assert_parity(call, inputs, (0,), orders=("fifo",), compare=close)
+
+
 @large
 def test_the_first_frame_is_drawn_again_with_room(monkeypatch):
     monkeypatch.setattr(pair_room, "STEP", 64)

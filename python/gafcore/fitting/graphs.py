@@ -9,9 +9,11 @@ fails, ordinary iterations go on.
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -32,14 +34,25 @@ KINDS = 4  # graphs at a time: each holds the memory of an iteration
 
 
 def capture_graph(fn: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
-    """Capture `fn`. Nothing is computed yet.
+    """Capture `fn` on the current stream, which must not be the default one. Nothing is computed yet.
 
-    torch's own context, which captures on a stream of its own and first collects garbage and gives cached memory back: capturing on the
-    iterations' stream without that was quicker, and failed on the one card it was tried on (docs/fitting.md).
+    `torch.cuda.graph` would also give all cached memory back to the driver: too slow for what happens after every density round.
     """
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        out = fn()
+    torch.cuda.current_stream().synchronize()
+    graph, collecting = torch.cuda.CUDAGraph(), gc.isenabled()
+    gc.disable()  # an old graph or event that is collected now would end the capture
+    try:
+        graph.capture_begin(capture_error_mode="thread_local")
+        try:
+            out = fn()
+        except BaseException:
+            with suppress(RuntimeError):  # what went wrong has ended the capture, and is what the caller should hear of
+                graph.capture_end()
+            raise
+        graph.capture_end()
+    finally:
+        if collecting:
+            gc.enable()
     return out, graph.replay
 
 
@@ -52,7 +65,8 @@ class _Graph:
     replay: Callable[[], None]
     room: pair_room.PairRoom
     capacity: int  # room for pairs when it was captured
-    most_pairs: Tensor  # of any frame since, on the host, as last heard of
+    most: Tensor  # pairs of any frame since, on the device; replays read and write it, so it must live as long as they do
+    most_pairs: Tensor  # the same on the host, as last heard of
 
     def outgrown(self) -> bool:
         """Whether a frame came near the room there is: one with more pairs is drawn right, but slowly."""
@@ -138,5 +152,5 @@ class StepGraphs:
                 f"an iteration could not be captured as a CUDA graph ({reason}); they go on one by one", RuntimeWarning, stacklevel=2
             )
             return None
-        graph = self._graphs[kind] = _Graph(own, values, replay, room, capacity, most_on_host)
+        graph = self._graphs[kind] = _Graph(own, values, replay, room, capacity, most, most_on_host)
         return graph
