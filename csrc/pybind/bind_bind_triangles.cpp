@@ -34,7 +34,7 @@ BindTrianglesArgs<T> read(const pybind11::kwargs& kwargs) {
 }
 
 template <class T>
-void define(pybind11::module_ m) {
+void define_bind_triangles_for(pybind11::module_ m) {
   def_cpu(m, "bind_triangles_fwd", read<T>, cpu::bind_triangles_fwd<T>);
   def_cpu(m, "bind_triangles_bwd", read<T>, cpu::bind_triangles_bwd<T>);
 }
@@ -42,8 +42,8 @@ void define(pybind11::module_ m) {
 }  // namespace
 
 void define_bind_triangles(const Modules& m) {
-  define<float>(m.cpu_float32);
-  define<double>(m.cpu_float64);
+  define_bind_triangles_for<float>(m.cpu_float32);
+  define_bind_triangles_for<double>(m.cpu_float64);
   def_cuda(m.cuda_float32, "bind_triangles_fwd", read<float>, cuda::bind_triangles_fwd);
   def_cuda(m.cuda_float32, "bind_triangles_bwd", read<float>, cuda::bind_triangles_bwd);
 }

@@ -28,7 +28,7 @@ InterpolateArgs<T> read(const pybind11::kwargs& kwargs) {
 }
 
 template <class T>
-void define(pybind11::module_ m) {
+void define_interpolate_for(pybind11::module_ m) {
   def_cpu(m, "interpolate_fwd", read<T>, cpu::interpolate_fwd<T>);
   def_cpu(m, "interpolate_bwd", read<T>, cpu::interpolate_bwd<T>);
 }
@@ -36,8 +36,8 @@ void define(pybind11::module_ m) {
 }  // namespace
 
 void define_interpolate(const Modules& m) {
-  define<float>(m.cpu_float32);
-  define<double>(m.cpu_float64);
+  define_interpolate_for<float>(m.cpu_float32);
+  define_interpolate_for<double>(m.cpu_float64);
   def_cuda(m.cuda_float32, "interpolate_fwd", read<float>, cuda::interpolate_fwd);
   def_cuda(m.cuda_float32, "interpolate_bwd", read<float>, cuda::interpolate_bwd);
 }

@@ -29,7 +29,7 @@ PhotometricLossArgs<T> read(const pybind11::kwargs& kwargs) {
 }
 
 template <class T>
-void define(pybind11::module_ m) {
+void define_photometric_loss_for(pybind11::module_ m) {
   def_cpu(m, "photometric_loss_fwd", read<T>, cpu::photometric_loss_fwd<T>);
   def_cpu(m, "photometric_loss_bwd", read<T>, cpu::photometric_loss_bwd<T>);
 }
@@ -37,8 +37,8 @@ void define(pybind11::module_ m) {
 }  // namespace
 
 void define_photometric_loss(const Modules& m) {
-  define<float>(m.cpu_float32);
-  define<double>(m.cpu_float64);
+  define_photometric_loss_for<float>(m.cpu_float32);
+  define_photometric_loss_for<double>(m.cpu_float64);
   def_cuda(m.cuda_float32, "photometric_loss_fwd", read<float>, cuda::photometric_loss_fwd);
   def_cuda(m.cuda_float32, "photometric_loss_bwd", read<float>, cuda::photometric_loss_bwd);
 }

@@ -106,7 +106,7 @@ void cuda_blend_fwd(const CudaBlend& b, Stream stream) { cuda::rasterization_ble
 void cuda_blend_bwd(const CudaBlend& b, Stream stream) { cuda::rasterization_blend_bwd(b.args, b.room, stream); }
 
 template <class T>
-void define(pybind11::module_ m) {
+void define_rasterization_for(pybind11::module_ m) {
   def_cpu(m, "rasterization_project_fwd", read_project<T>, cpu::rasterization_project_fwd<T>);
   def_cpu(m, "rasterization_project_bwd", read_project<T>, cpu::rasterization_project_bwd<T>);
   m.def("rasterization_blend_fwd", [](int threads, const pybind11::kwargs& kwargs) {
@@ -120,8 +120,8 @@ void define(pybind11::module_ m) {
 }  // namespace
 
 void define_rasterization(const Modules& m) {
-  define<float>(m.cpu_float32);
-  define<double>(m.cpu_float64);
+  define_rasterization_for<float>(m.cpu_float32);
+  define_rasterization_for<double>(m.cpu_float64);
   def_cuda(m.cuda_float32, "rasterization_project_fwd", read_project<float>, cuda::rasterization_project_fwd);
   def_cuda(m.cuda_float32, "rasterization_project_bwd", read_project<float>, cuda::rasterization_project_bwd);
   def_cuda(m.cuda_float32, "rasterization_blend_fwd", read_cuda_blend, cuda_blend_fwd);

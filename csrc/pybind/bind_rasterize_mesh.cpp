@@ -32,7 +32,7 @@ RasterizeMeshArgs<T> read(const pybind11::kwargs& kwargs) {
 }
 
 template <class T>
-void define(pybind11::module_ m) {
+void define_rasterize_mesh_for(pybind11::module_ m) {
   def_cpu(m, "rasterize_mesh_fwd", read<T>, cpu::rasterize_mesh_fwd<T>);
   def_cpu(m, "rasterize_mesh_bwd", read<T>, cpu::rasterize_mesh_bwd<T>);
 }
@@ -40,8 +40,8 @@ void define(pybind11::module_ m) {
 }  // namespace
 
 void define_rasterize_mesh(const Modules& m) {
-  define<float>(m.cpu_float32);
-  define<double>(m.cpu_float64);
+  define_rasterize_mesh_for<float>(m.cpu_float32);
+  define_rasterize_mesh_for<double>(m.cpu_float64);
   def_cuda(m.cuda_float32, "rasterize_mesh_fwd", read<float>, cuda::rasterize_mesh_fwd);
   def_cuda(m.cuda_float32, "rasterize_mesh_bwd", read<float>, cuda::rasterize_mesh_bwd);
 }
