@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-BUDGET_S = 0.12  # of a row; a lent GPU is counted in minutes
+BUDGET_S = 0.12  # of a row: time on a GPU is often rented by the minute
 
 
 def times_ms(call: Callable[[], Any], *, budget_s: float = BUDGET_S, most: int = 200) -> list[float]:
