@@ -182,7 +182,7 @@ class _Stepper:
                 self._step()
         except RuntimeError as error:
             torch.cuda.synchronize()
-            print(f"no CUDA graph, steps stay eager: {str(error).splitlines()[0]}", flush=True)
+            print(f"no CUDA graph, steps stay eager: {(str(error).splitlines() or [type(error).__name__])[0]}", flush=True)
             return None
         return graph
 
