@@ -23,6 +23,9 @@ from gafcore.tracking.uncertainty import focal_sigma
 from gafcore.types import RigParams
 
 
+_EXACT = 1e12  # precision of a number that is not to move
+
+
 @dataclass(frozen=True)
 class Solution:
     """The rig's parameters in camera space: the camera at the origin, looking along -z, y up."""
@@ -37,6 +40,9 @@ class Solution:
     steps: tuple[int, int]  # accepted steps of the two stages
     problem: Problem  # of the second stage: identity and focal length frozen
     theta: Float[Tensor, "T P"]  # its minimum
+    keys: Int[Tensor, "K"]  # key frames
+    key_problem: Problem  # of the first stage, on these
+    shared: Float[Tensor, "S+1"]  # its identity, and the log of the focal length
 
 
 def solve(detections: Detections, rig: Rig, config: SolverConfig | None = None, *, focal_px: float | None = None) -> Solution:
@@ -59,7 +65,7 @@ def solve(detections: Detections, rig: Rig, config: SolverConfig | None = None, 
         sigma = None if focal_px else focal_sigma(key_problem, first)
         problem, start = _frozen(setup, first, detections, rig, config)
         last = minimise(problem, start, first.shared[-1:], config.iterations)
-    return _solution(setup, problem, first, last, rig, sigma)
+    return _solution(setup, (keys, key_problem), problem, first, last, rig, sigma)
 
 
 def key_frames(found: Bool[Tensor, "T"], n: int) -> Int[Tensor, "K"]:
@@ -90,7 +96,7 @@ def _frozen(setup: Setup, first: Minimum, detections: Detections, rig: Rig, conf
     return frozen, start
 
 
-def _solution(setup: Setup, problem: Problem, first: Minimum, last: Minimum, rig: Rig, sigma: float | None) -> Solution:
+def _solution(setup: Setup, key: tuple[Tensor, Problem], problem: Problem, first: Minimum, last: Minimum, rig: Rig, sigma: float | None) -> Solution:
     return Solution(
         params=_params(problem, last.theta, first.shared[: rig.n_shape].float()),
         focal_px=float(last.shared[-1].exp()),
@@ -102,6 +108,9 @@ def _solution(setup: Setup, problem: Problem, first: Minimum, last: Minimum, rig
         steps=(first.steps, last.steps),
         problem=problem,
         theta=last.theta,
+        keys=key[0],
+        key_problem=key[1],
+        shared=first.shared,
     )
 
 
@@ -121,20 +130,47 @@ def _params(problem: Problem, theta: Float[Tensor, "T P"], shape: Tensor) -> Rig
 
 
 def solve_with_poses(
-    solution: Solution, rotation: Float[Tensor, "T 3"], translation: Float[Tensor, "T 3"], sigma: tuple[float, ...], steps: int = 2
+    solution: Solution,
+    rotation: Float[Tensor, "T 3"],
+    translation: Float[Tensor, "T 3"],
+    sigma: tuple[float, ...],
+    *,
+    steps: int = 2,
+    key_steps: int = 0,
+    trust: float = 1.0,
 ) -> Solution:
-    """The landmark fit of all frames once more, with poses that are known from elsewhere to within `sigma` (rad x 3, m x 3)."""
-    problem, layout, theta = solution.problem, solution.problem.model.layout, solution.theta.clone()
+    """The landmark fit once more, with poses that are known from elsewhere to within `sigma` (rad x 3, m x 3).
+
+    Args:
+        steps: Over all frames, identity and focal length frozen.
+        key_steps: Before that over the key frames, for an identity that goes with these poses; the focal length stays.
+        trust: Factor on the weight of the landmarks.
+    """
+    layout, shared = solution.problem.model.layout, solution.shared
+    theta = solution.theta.clone()
     theta[:, layout.rotation], theta[:, layout.translation] = rotation.to(theta), translation.to(theta)
-    mean, precision = problem.prior_mean.clone(), problem.prior_precision.clone()
+    with one_thread():
+        if key_steps:
+            keys, problem = solution.keys, _known_poses(solution.key_problem, theta[solution.keys], sigma, trust)
+            exact = problem.shared_precision.clone()
+            exact[-1] = _EXACT
+            problem = replace(problem, shared_mean=torch.cat([problem.shared_mean[:-1], shared[-1:]]), shared_precision=exact)
+            shared = minimise(problem, theta[keys], shared, key_steps).shared
+        frozen = replace(solution.problem, model=solution.key_problem.model.at_shape(shared[:-1]))
+        problem = _known_poses(frozen, theta, sigma, trust)
+        last = minimise(problem, theta, shared[-1:], steps)
+    again = replace(solution, problem=problem, theta=last.theta, cost=last.cost, steps=(solution.steps[0], solution.steps[1] + last.steps))
+    shape = shared[: len(solution.params.shape)].float()
+    return replace(again, shared=shared, params=_params(problem, last.theta, shape), errors_px=_errors(problem, last.theta))
+
+
+def _known_poses(problem: Problem, theta: Tensor, sigma: tuple[float, ...], trust: float) -> Problem:
+    """`problem` with the poses of `theta` as priors."""
+    layout, mean, precision = problem.model.layout, problem.prior_mean.clone(), problem.prior_precision.clone()
     for part, values in ((layout.rotation, sigma[:3]), (layout.translation, sigma[3:])):
         mean[:, part] = theta[:, part]
         precision[:, part] = theta.new_tensor(values) ** -2
-    problem = replace(problem, prior_mean=mean, prior_precision=precision)
-    with one_thread():
-        last = minimise(problem, theta, torch.tensor([solution.focal_px], dtype=theta.dtype).log(), steps)
-    again = replace(solution, problem=problem, theta=last.theta, cost=last.cost, steps=(solution.steps[0], solution.steps[1] + last.steps))
-    return replace(again, params=_params(problem, last.theta, solution.params.shape), errors_px=_errors(problem, last.theta))
+    return replace(problem, prior_mean=mean, prior_precision=precision, data_weight=trust * problem.data_weight)
 
 
 def _errors(problem: Problem, theta: Tensor) -> Float[Tensor, "T L"]:

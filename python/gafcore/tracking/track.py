@@ -15,13 +15,13 @@ from gafcore.files import write_json
 from gafcore.rigs import load_rig
 from gafcore.rigs.base import Rig
 from gafcore.tracking.assemble import assemble
+from gafcore.tracking.bundle import adjust
 from gafcore.tracking.config import TrackConfig
 from gafcore.tracking.detect import detect
 from gafcore.tracking.detections import Detections
 from gafcore.tracking.mask import head_masks
 from gafcore.tracking.models import ModelFiles, find_models
 from gafcore.tracking.overlay import write_overlay_sheet, write_overlay_video
-from gafcore.tracking.refine import refine
 from gafcore.tracking.report import report
 from gafcore.tracking.setup import LANDMARKS
 from gafcore.tracking.solve import Solution, solve
@@ -60,7 +60,8 @@ def track(clip: Clip, rig: Rig, config: TrackConfig | None = None, *, models: Mo
     seconds["solve"] = time.perf_counter() - start
     if config.refine:
         start = time.perf_counter()
-        solution = refine(clip, detections, rig, solution)
+        solution = adjust(clip, detections, rig, solution)
+        seconds["refine"] = time.perf_counter() - start
         seconds["refine"] = time.perf_counter() - start
     start = time.perf_counter()
     masks = head_masks(detections, rig, solution)
