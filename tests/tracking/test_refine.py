@@ -122,14 +122,16 @@ def test_frames_without_a_face_are_left_to_their_neighbours(nodding):
     assert bool(after.errors_px[3].isnan().all())
 
 
-def test_same_bits_at_any_thread_count(nodding):
+def test_same_bits_at_any_thread_count(nodding, monkeypatch):
     rig, clip, _, detections = nodding
     before = solve(detections, rig, focal_px=FOCAL)
     threads = torch.get_num_threads()
+    monkeypatch.setitem(refine.__globals__, "_BATCH", 3)
     results = []
     try:
         for n in (1, 3):
             torch.set_num_threads(n)
+            monkeypatch.setattr("os.cpu_count", lambda n=n: n)
             results.append(refine(clip, detections, rig, before).params)
     finally:
         torch.set_num_threads(threads)

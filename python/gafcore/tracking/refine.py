@@ -14,9 +14,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import TypeAlias
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
@@ -26,8 +27,9 @@ from gafcore.progress import track as progress
 from gafcore.rigs.base import Rig
 from gafcore.rigs.skinning import axis_angle_to_matrix
 from gafcore.tracking.detections import Detections
-from gafcore.tracking.patches import Patch, Patches, cut_patch, together
-from gafcore.tracking.solve import Solution, one_thread, solve_with_poses
+from gafcore.tracking.patches import Patches, cut_patch, together
+from gafcore.tracking.solve import Solution, solve_with_poses
+from gafcore.tracking.threads import one_thread, side_by_side
 from gafcore.types import RigParams
 
 _POINTS = 1500
@@ -60,15 +62,21 @@ def refine(clip: Clip, detections: Detections, rig: Rig, solution: Solution) -> 
         bar = iter(progress(range(int(detections.found.sum())), f"{clip.name}: poses by texture"))
         for begin, end in pairwise(starts):
             frames = [t for t in range(begin, end) if bool(detections.found[t])]
-            patches = {}
-            for t in frames:
-                patches[t] = cut_patch(clip.image(t), detections.landmarks[t].numpy())
-                next(bar)
+            stacks = []
+            for first in range(0, len(frames), _BATCH):
+                t = torch.tensor(frames[first : first + _BATCH])
+                pictures = [(clip.image(i), detections.landmarks[i].numpy()) for i in t.tolist()]
+                stacks.append((t, together(side_by_side(lambda of: cut_patch(*of), pictures))))
+                for _ in pictures:
+                    next(bar)
             if len(frames) > 1:
-                _refine_shot(poses, patches, _Lens(solution.focal_px, detections.width / 2, detections.height / 2))
+                _refine_shot(poses, stacks, _Lens(solution.focal_px, detections.width / 2, detections.height / 2))
         next(bar, None)  # the end of the progress bar
     rotation = torch.from_numpy(Rotation.from_matrix(poses.rotation.numpy()).as_rotvec())
     return solve_with_poses(solution, rotation, poses.translation, (*_LEFT_RAD, *_LEFT_M))
+
+
+_Stack: TypeAlias = tuple[Int[Tensor, "B"], Patches]  # some frames' numbers and pictures
 
 
 @dataclass(frozen=True)
@@ -128,25 +136,26 @@ def _start(rig: Rig, params: RigParams, vertices: Tensor) -> _Poses:
     )
 
 
-def _refine_shot(poses: _Poses, patches: dict[int, Patch], lens: _Lens) -> None:
-    frames = list(patches)
-    batches = [frames[first : first + _BATCH] for first in range(0, len(frames), _BATCH)]
-    stacks = [(torch.tensor(batch), together([patches[i] for i in batch])) for batch in batches]
-    patches.clear()
+def _refine_shot(poses: _Poses, stacks: list[_Stack], lens: _Lens) -> None:
+    def move(stack: _Stack) -> None:
+        for _ in range(_STEPS):
+            poses.move(stack[0], _step(poses, *stack, texture, known, lens))
+
     for _ in range(_ROUNDS):
         texture, known = _texture(poses, stacks, lens)
-        for t, stack in stacks:
-            for _ in range(_STEPS):
-                poses.move(t, _step(poses, t, stack, texture, known, lens))
+        side_by_side(move, stacks)
 
 
-def _texture(poses: _Poses, stacks: list[tuple[Tensor, Patches]], lens: _Lens) -> tuple[Float[Tensor, "U"], Bool[Tensor, "U"]]:
+def _texture(poses: _Poses, stacks: list[_Stack], lens: _Lens) -> tuple[Float[Tensor, "U"], Bool[Tensor, "U"]]:
     """Mean grey of each point over the frames that show it, and which points were shown at least twice over."""
-    total = poses.points.new_zeros(2, poses.points.shape[1])
-    for t, stack in stacks:
-        points, weight = poses.points[t], _facing(poses, t)
-        grey = stack.sample(lens.project(points), channels=1)[:, 0]
-        total += torch.stack([(grey * weight).sum(0), weight.sum(0)])
+
+    def share(stack: _Stack) -> Float[Tensor, "2 U"]:
+        t, patches = stack
+        weight = _facing(poses, t)
+        grey = patches.sample(lens.project(poses.points[t]), channels=1)[:, 0]
+        return torch.stack([(grey * weight).sum(0), weight.sum(0)])
+
+    total = torch.stack(side_by_side(share, stacks)).sum(0)
     return total[0] / total[1].clamp(min=1e-9), total[1] > 1.5
 
 
