@@ -47,7 +47,10 @@ def detections_of(rig, params, camera, cuts=()) -> Detections:
 
 @pytest.fixture(scope="module")
 def nodding():
-    """A clip of a head that turns, and detections of the same head with a nod of two degrees in two of the frames."""
+    """A clip of a head that turns, and detections of the same head with a nod of two degrees in two of the frames.
+
+    As with true detections the landmarks stay about where they are seen: the false nod is one about their mean, not about the neck.
+    """
     rig = load_rig("procedural")
     camera = cameras.from_angles(0.0, 0.0, 0.8, focal_px=FOCAL, width=SIDE, height=SIDE)
     motion = rig.neutral(FRAMES)
@@ -55,7 +58,10 @@ def nodding():
     clip, _ = film(rig, motion, camera, seed=4, fps=5.0, hair="bald", samples=2, page_px=384)
     nod = torch.zeros(FRAMES, 3)
     nod[NODS, 0] = NOD_RAD
-    wrong = replace(rotated(motion, nod), shape=random_identity(rig, 4))
+    still = replace(motion, shape=random_identity(rig, 4))
+    wrong = rotated(still, nod)
+    middle = [rig.posed_landmarks(p, "mediapipe").mean(1) for p in (still, wrong)]
+    wrong = replace(wrong, translation=wrong.translation + middle[0] - middle[1])
     return rig, clip, motion, detections_of(rig, wrong, camera)
 
 
@@ -77,8 +83,8 @@ def test_a_false_nod_is_taken_back(nodding):
     before = solve(detections, rig, focal_px=FOCAL)
     after = refine(clip, detections, rig, before)
     wrong, left = pitch_errors(before.params, motion), pitch_errors(after.params, motion)
-    assert float(wrong[NODS].min()) > 1.5  # degrees: nothing else could tell
-    assert float(left[NODS].mean()) < 0.75 * float(wrong[NODS].mean()), (wrong, left)
+    assert float(wrong[NODS].min()) > 1.2  # degrees: the rest the landmark fit explains by expressions
+    assert float(left[NODS].mean()) < 0.25 * float(wrong[NODS].mean()), (wrong, left)
     others = [t for t in range(FRAMES) if t not in NODS]
     assert float(left[others].abs().max()) < 0.4, left
     assert after.focal_px == before.focal_px and torch.equal(after.params.shape, before.params.shape)
@@ -116,14 +122,16 @@ def test_frames_without_a_face_are_left_to_their_neighbours(nodding):
     assert bool(after.errors_px[3].isnan().all())
 
 
-def test_same_bits_at_any_thread_count(nodding):
+def test_same_bits_at_any_thread_count(nodding, monkeypatch):
     rig, clip, _, detections = nodding
     before = solve(detections, rig, focal_px=FOCAL)
     threads = torch.get_num_threads()
+    monkeypatch.setitem(refine.__globals__, "_BATCH", 3)
     results = []
     try:
         for n in (1, 3):
             torch.set_num_threads(n)
+            monkeypatch.setattr("os.cpu_count", lambda n=n: n)
             results.append(refine(clip, detections, rig, before).params)
     finally:
         torch.set_num_threads(threads)

@@ -5,12 +5,15 @@ Image mode, not video mode: video mode filters the landmarks and lags 0.3 frames
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from queue import SimpleQueue
 from types import ModuleType
 from typing import Any
 
@@ -26,6 +29,7 @@ from gafcore.tracking.models import ModelFiles, import_mediapipe
 _MASK_PX = 256  # long side at which person masks are kept: the resolution at which the model works
 _THUMB_PX = 32
 _MAX_FACES = 4
+_MAX_DETECTORS = 4  # each holds 60 MB
 
 
 class Detector:
@@ -105,7 +109,7 @@ def _thumbnail(image: np.ndarray) -> np.ndarray:
 
 
 def detect(clip: Clip, models: ModelFiles, *, max_frames: int | None = None, min_confidence: float = 0.5) -> Detections:
-    """Find the face and the person in every frame. Landmarks and masks run side by side on two threads.
+    """Find the face and the person in every frame. Frames run side by side, each on one thread with a detector of its own.
 
     Raises:
         MissingError: MediaPipe is not installed.
@@ -116,35 +120,65 @@ def detect(clip: Clip, models: ModelFiles, *, max_frames: int | None = None, min
         raise InputError(f"{clip.name}: the clip has no frames")
     times = np.array([float(clip.times_s[i]) for i in range(n)], np.float32)
     clock = {"decode": 0.0, "landmarks": 0.0, "mask": 0.0}
-    faces: list[Faces] = []
-    masks: list[np.ndarray] = []
-    thumbnails: list[np.ndarray] = []
     begin = time.perf_counter()
-    with Detector(models, min_confidence) as detector, ThreadPoolExecutor(1) as second:
-        for image in progress(_images(clip, n, clock), f"{clip.name}: faces and masks", total=n):
-            mask = second.submit(_timed, clock, "mask", detector.person, image)
-            faces.append(_timed(clock, "landmarks", detector.faces, image))
-            thumbnails.append(_thumbnail(image))
-            masks.append(mask.result())
-        names = detector.names
+    with ExitStack() as stack:
+        detectors = [stack.enter_context(Detector(models, min_confidence)) for _ in range(min(n, os.cpu_count() or 1, _MAX_DETECTORS))]
+        images = progress(_images(clip, n, clock), f"{clip.name}: faces and masks", total=n)
+        seen = list(_look(detectors, images))
+        names = next((detector.names for detector in detectors if detector.names), ())
+    faces = [look.faces for look in seen]
     if not any(len(f.landmarks) for f in faces):
         raise InputError(
             f"{clip.name}: no face found in any of {n} frames of {clip.width}x{clip.height}. "
             "The face must look towards the camera, be upright, and be about a fifth of the picture's height or more"
         )
+    clock["landmarks"], clock["mask"] = (sum(seconds) for seconds in zip(*(look.seconds for look in seen), strict=True))
     clock["detect"] = time.perf_counter() - begin
-    detections = collect(faces, names, np.stack(masks), np.stack(thumbnails), times, (clip.width, clip.height))
-    return replace(detections, seconds=clock)
+    masks, thumbnails = np.stack([look.person for look in seen]), np.stack([look.thumbnail for look in seen])
+    return replace(collect(faces, names, masks, thumbnails, times, (clip.width, clip.height)), seconds=clock)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What one frame showed, and the seconds that landmarks and mask took."""
+
+    faces: Faces
+    person: np.ndarray
+    thumbnail: np.ndarray
+    seconds: tuple[float, float]
+
+
+def _look(detectors: list[Detector], images: Iterable[np.ndarray]) -> Iterator[_Look]:
+    """Every picture by whichever detector is idle, in order. Pictures are drawn a few ahead, on this thread: decoders go forwards."""
+    idle: SimpleQueue[Detector] = SimpleQueue()
+    for detector in detectors:
+        idle.put(detector)
+
+    def look(image: np.ndarray) -> _Look:
+        detector = idle.get()
+        try:
+            clock = [time.perf_counter()]
+            faces = detector.faces(image)
+            clock.append(time.perf_counter())
+            person = detector.person(image)
+            clock.append(time.perf_counter())
+            return _Look(faces, person, _thumbnail(image), (clock[1] - clock[0], clock[2] - clock[1]))
+        finally:
+            idle.put(detector)
+
+    with ThreadPoolExecutor(len(detectors)) as pool:
+        ahead: deque[Future[_Look]] = deque()
+        for image in images:
+            ahead.append(pool.submit(look, image))
+            if len(ahead) > 2 * len(detectors):
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def _images(clip: Clip, n: int, clock: dict[str, float]) -> Iterator[np.ndarray]:
     for i in range(n):
-        yield _timed(clock, "decode", clip.image, i)
-
-
-def _timed(clock: dict[str, float], name: str, fn: Any, *args: Any) -> Any:
-    start = time.perf_counter()
-    try:
-        return fn(*args)
-    finally:
-        clock[name] += time.perf_counter() - start
+        start = time.perf_counter()
+        image = clip.image(i)
+        clock["decode"] += time.perf_counter() - start
+        yield image

@@ -11,8 +11,9 @@ from torch import Tensor
 from gafcore.tracking.blocks import solve_blocks
 from gafcore.tracking.jacobian import linearise
 from gafcore.tracking.points import PointModel, place, project
+from gafcore.tracking.threads import side_by_side
 
-_CHUNK = 32  # frames whose Jacobians exist at once: 32 x 478 points x 2 x 66 parameters is 8 MB, about a cache
+_CHUNK = 10  # frames whose Jacobians a thread makes at once: 10 x 478 points x 2 x 70 parameters is 3 MB; forty key frames are four
 _DAMPING = 1e-3
 _DAMPING_LIMIT = 1e8
 _CONVERGED = 1e-4  # relative decrease of the cost at which another step is not worth its time
@@ -105,7 +106,8 @@ def _landmark_terms(problem: Problem, single: PointModel, theta: Tensor, shared:
     border = theta.new_zeros(n_frames, size, len(shared)) if problem.shared_free else None
     corner, corner_gradient = theta.new_zeros(len(shared), len(shared)), theta.new_zeros(len(shared))
     shape, focal = shared[:-1].float(), shared[-1].exp().float()
-    for start in range(0, n_frames, _CHUNK):
+
+    def fill(start: int) -> tuple[Tensor, Tensor] | None:
         chunk = slice(start, start + _CHUNK)
         part = problem.frames(chunk)
         line = linearise(single, theta[chunk].float(), shape, focal, part.centre, shared=problem.shared_free, weigh=part.weigh)
@@ -114,12 +116,17 @@ def _landmark_terms(problem: Problem, single: PointModel, theta: Tensor, shared:
         jacobian = line.frame.flatten(1, 2)
         diagonal[chunk] = jacobian.mT @ jacobian
         gradient[chunk] = -(jacobian.mT @ error[..., None])[..., 0]
-        if border is not None and line.shared is not None:
-            by_shared = line.shared.flatten(1, 2)
-            border[chunk] = jacobian.mT @ by_shared
-            by_shared, error = by_shared.flatten(0, 1), error.flatten()
-            corner += by_shared.T @ by_shared
-            corner_gradient -= by_shared.T @ error
+        if border is None or line.shared is None:
+            return None
+        by_shared = line.shared.flatten(1, 2)
+        border[chunk] = jacobian.mT @ by_shared
+        by_shared, error = by_shared.flatten(0, 1), error.flatten()
+        return by_shared.T @ by_shared, by_shared.T @ error
+
+    for shares in side_by_side(fill, range(0, n_frames, _CHUNK)):
+        if shares is not None:
+            corner += shares[0]
+            corner_gradient -= shares[1]
     return _System(diagonal, gradient, border, corner, corner_gradient)
 
 

@@ -1,9 +1,9 @@
 """Photometric refinement of the head's pose: the face is aligned with what it looks like on average over the clip.
 
 Landmarks leave the head's pitch uncertain by more than a degree (an open mouth or raised brows look much like a nod), which at the
-crown is ten pixels. The skin itself knows better. For every shot: the colours of the face's vertices are averaged over frames into one
+crown is ten pixels. The skin itself knows better. For every shot: the greys of the face's vertices are averaged over frames into one
 texture; then each frame's rotation and translation move by Gauss-Newton until its picture shows that texture where the mesh is;
-four times over, since better poses give a sharper texture. Pictures are band-passed: light changes as the head turns.
+twice over, since better poses give a sharper texture. Pictures are grey and band-passed (patches.py): light changes as the head turns.
 
 Then the landmarks are fitted once more with these poses as priors, so that expressions no longer make up for what was the pose.
 The image alignment is Lucas and Kanade's; VHAP and GAF do the same with a rendered texture, a light model, and thousands of Adam steps.
@@ -14,12 +14,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import TypeAlias
 
-import numpy as np
 import torch
-from jaxtyping import Float
-from PIL import Image
-from scipy import ndimage
+from jaxtyping import Bool, Float, Int
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
@@ -29,18 +27,16 @@ from gafcore.progress import track as progress
 from gafcore.rigs.base import Rig
 from gafcore.rigs.skinning import axis_angle_to_matrix
 from gafcore.tracking.detections import Detections
-from gafcore.tracking.solve import Solution, one_thread, solve_with_poses
+from gafcore.tracking.patches import Patches, cut_patch, together
+from gafcore.tracking.solve import Solution, solve_with_poses
+from gafcore.tracking.threads import one_thread, side_by_side
 from gafcore.types import RigParams
 
-_FACE_PX = 150  # faces are scaled to this size: finer pictures cost more and gain nothing
-_FINE_PX, _COARSE_PX = 0.75, 6.0  # the band, standard deviations at that size
-_MARGIN = 0.15  # of the face's size, around it
 _POINTS = 1500
 _FACING = 0.25  # least cosine between a vertex' normal and the ray to the camera
-_TEXTURE_FRAMES = 48
-_ROUNDS, _STEPS = 4, 2
+_ROUNDS, _STEPS = 2, 3
 _BATCH = 16  # frames that move together: their pictures fit the cache
-_CORRELATED = 0.05  # neighbouring pixels err together: this share of them counts
+_CORRELATED = 0.2  # neighbouring pixels err together: this share of them counts
 _TUKEY = 3.0  # standard deviations at which a residual's weight has halved
 # How wrong the landmarks' poses are, one standard deviation: measured on rendered clips (docs/tracking.md). Pitch, yaw, roll; x, y, depth.
 _SIGMA = (math.radians(1.3), math.radians(0.7), math.radians(0.3), 0.002, 0.002, 0.003)
@@ -66,15 +62,21 @@ def refine(clip: Clip, detections: Detections, rig: Rig, solution: Solution) -> 
         bar = iter(progress(range(int(detections.found.sum())), f"{clip.name}: poses by texture"))
         for begin, end in pairwise(starts):
             frames = [t for t in range(begin, end) if bool(detections.found[t])]
-            patches = {}
-            for t in frames:
-                patches[t] = _patch(clip.image(t), detections.landmarks[t].numpy())
-                next(bar)
+            stacks = []
+            for first in range(0, len(frames), _BATCH):
+                t = torch.tensor(frames[first : first + _BATCH])
+                pictures = [(clip.image(i), detections.landmarks[i].numpy()) for i in t.tolist()]
+                stacks.append((t, together(side_by_side(lambda of: cut_patch(*of), pictures))))
+                for _ in pictures:
+                    next(bar)
             if len(frames) > 1:
-                _refine_shot(poses, patches, _Lens(solution.focal_px, detections.width / 2, detections.height / 2))
+                _refine_shot(poses, stacks, _Lens(solution.focal_px, detections.width / 2, detections.height / 2))
         next(bar, None)  # the end of the progress bar
     rotation = torch.from_numpy(Rotation.from_matrix(poses.rotation.numpy()).as_rotvec())
     return solve_with_poses(solution, rotation, poses.translation, (*_LEFT_RAD, *_LEFT_M))
+
+
+_Stack: TypeAlias = tuple[Int[Tensor, "B"], Patches]  # some frames' numbers and pictures
 
 
 @dataclass(frozen=True)
@@ -83,24 +85,9 @@ class _Lens:
     cx: float
     cy: float
 
-
-@dataclass(frozen=True)
-class _Patch:
-    """A frame's face, band-passed: `image` [3, h, w]; its pixel (u, v) is the frame's (u / scale + x0, v / scale + y0)."""
-
-    image: Float[Tensor, "3 h w"]
-    x0: float
-    y0: float
-    scale: float
-
-
-@dataclass(frozen=True)
-class _Patches:
-    """The patches of B frames, padded to one size: `stack` holds the picture and its slopes along x and y."""
-
-    stack: Float[Tensor, "B 9 h w"]
-    origin: Float[Tensor, "B 1 2"]
-    scale: Float[Tensor, "B 1 1"]
+    def project(self, points: Float[Tensor, "B U 3"]) -> Float[Tensor, "B U 2"]:
+        x, y, z = points.unbind(-1)
+        return torch.stack([self.cx - self.focal_px * x / z, self.cy + self.focal_px * y / z], -1)
 
 
 @dataclass
@@ -149,41 +136,27 @@ def _start(rig: Rig, params: RigParams, vertices: Tensor) -> _Poses:
     )
 
 
-def _patch(picture: np.ndarray, landmarks: Float[np.ndarray, "478 2"]) -> _Patch:
-    """The face's surroundings at `_FACE_PX`, without its finest and its coarsest structure."""
-    height, width = picture.shape[:2]
-    low, high = landmarks.min(0), landmarks.max(0)
-    margin = _MARGIN * (high - low)
-    x0, y0 = np.floor(np.clip(low - margin, 0, (width - 2, height - 2))).astype(int)
-    x1, y1 = np.ceil(np.clip(high + margin, (x0 + 2, y0 + 2), (width, height))).astype(int)
-    scale = min(1.0, _FACE_PX / max(1.0, float(np.sqrt(np.prod(high - low)))))
-    size = (max(2, round((x1 - x0) * scale)), max(2, round((y1 - y0) * scale)))
-    small = Image.fromarray(np.ascontiguousarray(picture[y0:y1, x0:x1])).resize(size, Image.Resampling.BOX)
-    pixels = np.asarray(small, np.float32) / 255
-    band = ndimage.gaussian_filter(pixels, (_FINE_PX, _FINE_PX, 0)) - ndimage.gaussian_filter(pixels, (_COARSE_PX, _COARSE_PX, 0))
-    return _Patch(torch.from_numpy(band).permute(2, 0, 1).contiguous(), float(x0), float(y0), float(size[0] / (x1 - x0)))
+def _refine_shot(poses: _Poses, stacks: list[_Stack], lens: _Lens) -> None:
+    def move(stack: _Stack) -> None:
+        for _ in range(_STEPS):
+            poses.move(stack[0], _step(poses, *stack, texture, known, lens))
 
-
-def _refine_shot(poses: _Poses, patches: dict[int, _Patch], lens: _Lens) -> None:
-    frames = list(patches)
     for _ in range(_ROUNDS):
-        texture, known = _texture(poses, patches, frames[:: max(1, len(frames) // _TEXTURE_FRAMES)], lens)
-        for first in range(0, len(frames), _BATCH):
-            batch = frames[first : first + _BATCH]
-            t, together = torch.tensor(batch), _together([patches[i] for i in batch])
-            for _ in range(_STEPS):
-                poses.move(t, _step(poses, t, together, texture, known, lens))
+        texture, known = _texture(poses, stacks, lens)
+        side_by_side(move, stacks)
 
 
-def _texture(poses: _Poses, patches: dict[int, _Patch], frames: list[int], lens: _Lens) -> tuple[Tensor, Tensor]:
-    """Mean colour [U, 3] of each point over the frames that show it, and which points were shown at least twice over."""
-    total = poses.points.new_zeros(poses.points.shape[1], 4)
-    for i in frames:
-        t, patch = torch.tensor([i]), _together([patches[i]])
-        weight = _facing(poses, t)[0, :, None]
-        colors = _sample(patch.stack[:, :3], _in_patch(poses.points[t], patch, lens))[0]
-        total += torch.cat([colors * weight, weight], 1)
-    return total[:, :3] / total[:, 3:].clamp(min=1e-9), total[:, 3] > 1.5
+def _texture(poses: _Poses, stacks: list[_Stack], lens: _Lens) -> tuple[Float[Tensor, "U"], Bool[Tensor, "U"]]:
+    """Mean grey of each point over the frames that show it, and which points were shown at least twice over."""
+
+    def share(stack: _Stack) -> Float[Tensor, "2 U"]:
+        t, patches = stack
+        weight = _facing(poses, t)
+        grey = patches.sample(lens.project(poses.points[t]), channels=1)[:, 0]
+        return torch.stack([(grey * weight).sum(0), weight.sum(0)])
+
+    total = torch.stack(side_by_side(share, stacks)).sum(0)
+    return total[0] / total[1].clamp(min=1e-9), total[1] > 1.5
 
 
 def _facing(poses: _Poses, t: Tensor) -> Float[Tensor, "B U"]:
@@ -192,53 +165,25 @@ def _facing(poses: _Poses, t: Tensor) -> Float[Tensor, "B U"]:
     return torch.where(cosine > _FACING, cosine, 0.0)
 
 
-def _step(poses: _Poses, t: Tensor, patches: _Patches, texture: Tensor, known: Tensor, lens: _Lens) -> Float[Tensor, "B 6"]:
+def _step(poses: _Poses, t: Tensor, patches: Patches, texture: Tensor, known: Tensor, lens: _Lens) -> Float[Tensor, "B 6"]:
     """One Gauss-Newton step of each frame: turn about the points' mean, shift."""
     points, weight = poses.points[t], _facing(poses, t) * known
-    values = _sample(patches.stack, _in_patch(points, patches, lens)).unflatten(-1, (3, 3))  # [B, U, (value, slope x, slope y), channel]
-    error = values[:, :, 0] - texture
-    sizes = torch.where((weight > 0)[..., None], error.abs(), torch.nan).flatten(1)
-    sigma = 1.48 * sizes.nanmedian(1).values.nan_to_num(1.0).clamp(min=1e-4)[:, None]
-    weight = weight * _CORRELATED / (sigma**2 * (1 + (error.norm(dim=-1) / (_TUKEY * sigma)).square()))
-    motion = _pixel_jacobian(points, lens.focal_px) * patches.scale[..., None]  # [B, U, 2, 6]
-    jacobian = values[:, :, 1].unsqueeze(-1) * motion[:, :, :1] + values[:, :, 2].unsqueeze(-1) * motion[:, :, 1:]  # [B, U, 3, 6]
-    weighted = (jacobian * weight[..., None, None]).flatten(1, 2)
+    value, *slopes = patches.sample(lens.project(points)).unbind(1)
+    error = value - texture
+    sigma = 1.48 * torch.where(weight > 0, error.abs(), torch.nan).nanmedian(1, keepdim=True).values.nan_to_num(1.0).clamp(min=1e-4)
+    weight = weight * _CORRELATED / (sigma**2 + (error / _TUKEY).square())
+    jacobian = _jacobian(points, slopes, patches.scale[:, 0] * lens.focal_px)
+    weighted = jacobian * weight[:, None]
     prior = poses.moved.new_tensor(_SIGMA) ** -2
-    system = (weighted.mT @ jacobian.flatten(1, 2)).double() + torch.diag(prior)
-    right = -(weighted.mT @ error.flatten(1)[..., None])[..., 0].double() - prior * poses.moved[t]
+    system = (weighted @ jacobian.mT).double() + torch.diag(prior)
+    right = -(weighted @ error[..., None])[..., 0].double() - prior * poses.moved[t]
     return torch.linalg.solve(system, right)
 
 
-def _pixel_jacobian(points: Float[Tensor, "B U 3"], focal: float) -> Float[Tensor, "B U 2 6"]:
-    """Motion of projections, px, with a turn about the points' mean and a shift."""
+def _jacobian(points: Float[Tensor, "B U 3"], slopes: list[Tensor], focal: Float[Tensor, "B 1"]) -> Float[Tensor, "B 6 U"]:
+    """How the grey under each point changes with a turn about the points' mean and with a shift; `focal` in the slopes' pixels."""
     x, y, z = points.unbind(-1)
-    zero = torch.zeros_like(z)
-    by_shift = focal * torch.stack([torch.stack([-1 / z, zero, x / z**2], -1), torch.stack([zero, 1 / z, -y / z**2], -1)], 2)
-    arm = (points - points.mean(1, keepdim=True))[:, :, None].expand_as(by_shift)
-    return torch.cat([torch.linalg.cross(arm, by_shift), by_shift], -1)
-
-
-def _in_patch(points: Float[Tensor, "B U 3"], patches: _Patches, lens: _Lens) -> Float[Tensor, "B U 2"]:
-    x, y, z = points.unbind(-1)
-    pixels = torch.stack([lens.cx - lens.focal_px * x / z, lens.cy + lens.focal_px * y / z], -1)
-    return (pixels - patches.origin) * patches.scale
-
-
-def _together(patches: list[_Patch]) -> _Patches:
-    """Central differences are zero at a patch' border and in its padding: nothing pulls there."""
-    height, width = (max(p.image.shape[i] for p in patches) for i in (1, 2))
-    stack = torch.zeros(len(patches), 9, height, width)
-    for into, patch in zip(stack, patches, strict=True):
-        image, (h, w) = patch.image, patch.image.shape[1:]
-        into[:3, :h, :w] = image
-        into[3:6, :h, 1 : w - 1] = (image[:, :, 2:] - image[:, :, :-2]) / 2
-        into[6:9, 1 : h - 1, :w] = (image[:, 2:] - image[:, :-2]) / 2
-    origin = torch.tensor([[[p.x0, p.y0]] for p in patches])
-    return _Patches(stack, origin, torch.tensor([[[p.scale]] for p in patches]))
-
-
-def _sample(images: Float[Tensor, "B C h w"], uv: Float[Tensor, "B U 2"]) -> Float[Tensor, "B U C"]:
-    """Bilinear, 0 outside; pixel centres at +0.5."""
-    grid = 2 * uv / uv.new_tensor([images.shape[3], images.shape[2]]) - 1
-    values = torch.nn.functional.grid_sample(images, grid[:, None], mode="bilinear", padding_mode="zeros", align_corners=False)
-    return values[:, :, 0].mT
+    along_x, along_y = -slopes[0] * focal / z, slopes[1] * focal / z
+    by_shift = torch.stack([along_x, along_y, -(along_x * x + along_y * y) / z], 1)
+    arm = (points - points.mean(1, keepdim=True)).mT
+    return torch.cat([torch.linalg.cross(arm, by_shift, dim=1), by_shift], 1)

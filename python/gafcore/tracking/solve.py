@@ -5,8 +5,6 @@ Forty even frames tell as much about the shared unknowns as all of them; with th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,6 +17,7 @@ from gafcore.tracking.detections import Detections
 from gafcore.tracking.least_squares import Minimum, Problem, minimise
 from gafcore.tracking.points import place, project
 from gafcore.tracking.setup import Setup, build, prior_mean, start_parameters
+from gafcore.tracking.threads import one_thread
 from gafcore.tracking.uncertainty import focal_sigma
 from gafcore.types import RigParams
 
@@ -176,14 +175,3 @@ def _known_poses(problem: Problem, theta: Tensor, sigma: tuple[float, ...], trus
 def _errors(problem: Problem, theta: Tensor) -> Float[Tensor, "T L"]:
     pixels = project(place(problem.model, theta, theta.new_zeros(0)), problem.shared_mean[-1].exp(), problem.centre)
     return (pixels - problem.pixels).norm(dim=-1).float()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Many small matrix products: threads cost more than they give, and one thread makes the result the same everywhere."""
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n)

@@ -1,0 +1,34 @@
+"""Threads that do not change what comes out."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+
+from gafcore.tracking.threads import one_thread, side_by_side
+
+
+@pytest.mark.parametrize("cores", [None, 1, 2, 8])
+def test_results_come_in_the_order_of_their_items(monkeypatch, cores):
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+
+    def late(i: int) -> int:
+        time.sleep(0.002 * (5 - i))
+        return i * i
+
+    assert side_by_side(late, range(6)) == [0, 1, 4, 9, 16, 25]
+    assert side_by_side(late, []) == []
+
+
+def test_an_error_in_a_thread_is_the_callers():
+    with pytest.raises(ZeroDivisionError):
+        side_by_side(lambda i: 1 // i, [1, 0])
+
+
+def test_torch_has_one_thread_inside_and_its_own_again_after():
+    before = torch.get_num_threads()
+    with one_thread():
+        assert side_by_side(lambda _: torch.get_num_threads(), range(4)) == [1] * 4
+    assert torch.get_num_threads() == before
