@@ -1,8 +1,10 @@
 """Bundle adjustment: every frame's head pose and the points of the head that were followed (`keypoints.py`), together.
 
-Landmarks mistake a part of an expression for a nod, and the face's texture is seen from too near to the neck to correct all of it. Points
-of hair and skin on one rigid head, with places of their own, leave a fraction of that: docs/tracking.md has the figures. Points of the
-face stay near the rig's surface, else the rig's relief and the size of its turns could be exchanged (the bas-relief ambiguity).
+Landmarks mistake a part of an expression for a nod: on expressive.mp4 they leave points of the hair's crown five pixels off. Points of hair
+and skin on one rigid head, each with a place of its own, have half of that: docs/tracking.md has the figures. Then the landmarks are
+fitted once more with these poses, so that identity and expressions no longer make up for what was the pose.
+
+Points of the skin stay near the rig's surface, else relief and the size of turns could be exchanged (the bas-relief ambiguity).
 """
 
 from __future__ import annotations
@@ -13,99 +15,123 @@ from itertools import pairwise
 
 import torch
 from jaxtyping import Float
-from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from gafcore.captures.video import Clip
 from gafcore.rigs.base import Rig
-from gafcore.rigs.skinning import axis_angle_to_matrix
 from gafcore.tracking.detections import Detections
-from gafcore.tracking.keypoints import Tracks, face_px, follow_points
-from gafcore.tracking.solve import Solution, one_thread, solve_with_poses
+from gafcore.tracking.keypoints import Tracks, face_size, follow_points
+from gafcore.tracking.poses import Poses, poses_of, rotation_and_translation, turned
+from gafcore.tracking.solve import Solution, solve_with_poses
+from gafcore.tracking.threads import one_thread
 
-_ROUNDS, _OVER = 12, 1.7  # moves go further than where their own half of the unknowns would stop: over-relaxation
+_ROUNDS, _OVER = (
+    12,
+    1.7,
+)  # over-relaxation: moves go further than where their half of the unknowns would stop; twelve are then as good as sixty
+_CHUNK = 64  # frames whose Jacobians exist at once
 _FEWEST_FRAMES = 5  # of a shot: fewer say nothing about depth
-_TUKEY = 0.01  # in face sizes: an error of this size has half its weight
-_ERROR = 0.01  # of a point's place in the picture, in face sizes, one standard deviation; neighbours err together
+_ERROR = 0.01  # of a point's place in the picture, in face sizes, one standard deviation; half the weight at this error
 _SKIN_M, _HAIR_M = 0.0005, 0.015  # how far points are from where they start
-_SIGMA = (math.radians(1.0), math.radians(1.0), math.radians(0.6), 0.003, 0.003, 0.02)  # of the poses before; pitch, yaw, roll; x, y, depth
+_BEHIND_M = 0.04  # heads turn about an axis this far behind the skin, nearly: turns about it shift the picture least
+# How wrong the landmarks' poses are, one standard deviation: pitch, yaw, roll; x, y, depth.
+_SIGMA = (math.radians(1.0), math.radians(1.0), math.radians(0.6), 0.003, 0.003, 0.02)
 _LEFT = (*(math.radians(0.1),) * 3, 0.0002, 0.0002, 0.003)  # ... and after, for the landmarks' last word
-
 _TRUST = 1.4  # in landmarks, once they no longer decide about the pose
 
 
 def adjust(clip: Clip, detections: Detections, rig: Rig, solution: Solution) -> Solution:
-    """`solution` with every found frame's rotation and translation adjusted, shot by shot, and the expressions fitted again."""
-    if "face" not in rig.regions or "neck" not in rig.regions:
+    """`solution` with poses that fit points of the whole head, shot by shot, and identity and expressions fitted again.
+
+    Args:
+        clip: The pictures.
+        detections: Which frames show the face, where shots begin, who is person.
+        rig: Must name a face region, else nothing is adjusted.
+        solution: What the landmarks gave.
+
+    Raises:
+        MissingError: OpenCV is not installed.
+    """
+    if "face" not in rig.regions or not bool(rig.regions["face"].any()):
         return solution
-    params = solution.params
+    rig, poses, moved = rig.to("cpu"), poses_of(rig.to("cpu"), solution.params), False
     with one_thread():
-        turn = axis_angle_to_matrix(params.rotation.double())
-        root = rig.rest_joints(params)[:, 0].double()
-        shift = root + params.translation.double() - (turn @ root[..., None])[..., 0]
-        starts = [0, *detections.cuts, len(detections)]
-        for begin, end in pairwise(starts):
+        for begin, end in pairwise([0, *detections.cuts, len(detections)]):
             frames = [t for t in range(begin, end) if bool(detections.found[t])]
             if len(frames) < _FEWEST_FRAMES:
                 continue
-            tracks = follow_points(clip, detections, rig, solution, frames, turn, shift)
-            lens = _Lens(solution.focal_px, detections.width / 2, detections.height / 2, face_px(detections, frames))
-            turn[frames], shift[frames] = adjust_poses(tracks, turn[frames], shift[frames], lens)
-        translation = shift - root + (turn @ root[..., None])[..., 0]
-    rotation = torch.from_numpy(Rotation.from_matrix(turn.numpy()).as_rotvec())
+            tracks = follow_points(clip, detections, rig, solution, frames, poses)
+            if bool(tracks.seen.any()):
+                lens = Lens(solution.focal_px, detections.width / 2, detections.height / 2, face_size(detections, frames))
+                poses, moved = poses.with_frames(frames, adjust_poses(tracks, poses[frames], lens)), True
+    if not moved:
+        return solution
+    rotation, translation = rotation_and_translation(rig, solution.params, poses)
     return solve_with_poses(solution, rotation, translation, _LEFT, steps=2, key_steps=4, trust=_TRUST)
 
 
 @dataclass(frozen=True)
-class _Lens:
+class Lens:
+    """A pinhole's focal length and principal point, px, and the size of the face in the picture, px: what errors are measured in."""
+
     focal_px: float
     cx: float
     cy: float
-    face_px: float  # what errors are measured in
+    face_px: float
 
 
-def adjust_poses(
-    tracks: Tracks, turn: Float[Tensor, "T 3 3"], shift: Float[Tensor, "T 3"], lens: _Lens
-) -> tuple[Float[Tensor, "T 3 3"], Float[Tensor, "T 3"]]:
-    """Poses under which the tracks are those of rigid points. Points and poses move by Gauss-Newton in turn, all of each at once."""
-    points, near = tracks.start.clone(), tracks.near
-    point_precision = torch.where(tracks.skin, _SKIN_M, _HAIR_M)[..., None].double() ** -2
-    prior, moved = torch.tensor(_SIGMA).double() ** -2, turn.new_zeros(len(turn), 6)
-    pivot = points[tracks.skin].mean(0) - torch.tensor([0.0, 0.0, 0.04]).double()
+def adjust_poses(tracks: Tracks, poses: Poses, lens: Lens) -> Poses:
+    """The poses, near `poses`, under which the tracks are those of rigid points. float64.
+
+    Points and poses move by Gauss-Newton in turn, all of each at once. Errors beyond a hundredth of the face count ever less.
+    """
+    points, total = tracks.start, poses.shift.new_zeros(len(poses), 6)
+    pivot = (tracks.start[tracks.skin] if bool(tracks.skin.any()) else tracks.start.flatten(0, 1)).mean(0)
+    pivot = pivot - pivot.new_tensor([0.0, 0.0, _BEHIND_M])
+    chunks = [slice(first, first + _CHUNK) for first in range(0, len(poses), _CHUNK)]
     for _ in range(_ROUNDS):
-        # The points, with the poses as they are.
-        error, weight, by_place = _errors(points[near], turn, shift, tracks, lens)
-        by_point = by_place @ turn[:, None, None]  # [T, N, P, 2, 3]
-        weighted = by_point * weight[..., None, None]
-        system, right = points.new_zeros(*points.shape, 3), point_precision * (tracks.start - points)
-        system.index_add_(0, near.flatten(), (weighted.mT @ by_point).flatten(0, 1))
-        right.index_add_(0, near.flatten(), -(weighted.mT @ error[..., None])[..., 0].flatten(0, 1))
-        system.diagonal(dim1=-2, dim2=-1).add_(point_precision)
-        points = points + _OVER * torch.linalg.solve(system, right)
-        # The poses, with the points as they are.
-        error, weight, by_place = _errors(points[near], turn, shift, tracks, lens)
-        centre = (turn @ pivot) + shift
-        arm = (points[near].flatten(1, 2) @ turn.mT + (shift - centre)[:, None])[:, :, None].expand(-1, -1, 2, -1)
-        by_place = by_place.flatten(1, 2)
-        by_pose = torch.cat([torch.linalg.cross(arm, by_place), by_place], -1).flatten(1, 2)  # [T, N P 2, 6]
-        weighted = by_pose * weight.flatten(1).repeat_interleave(2, 1)[..., None]
-        step = _OVER * torch.linalg.solve(
-            weighted.mT @ by_pose + torch.diag(prior), -(weighted.mT @ error.flatten(1)[..., None])[..., 0] - prior * moved
-        )
-        moved = moved + step
-        rotation = axis_angle_to_matrix(step[:, :3])
-        shift = (rotation @ (shift - centre)[..., None])[..., 0] + centre + step[:, 3:]
-        turn = rotation @ turn
-    return turn, shift
+        points = points + _OVER * _points_step(points, poses, tracks, lens, chunks)
+        centre = turned(poses.turn, pivot) + poses.shift
+        step = [_poses_step(points, poses[c], tracks.frames(c), lens, centre[c], total[c]) for c in chunks]
+        total = total + _OVER * torch.cat(step)
+        poses = poses.moved(_OVER * torch.cat(step), centre)
+    return poses
 
 
-def _errors(points: Tensor, turn: Tensor, shift: Tensor, tracks: Tracks, lens: _Lens) -> tuple[Tensor, Tensor, Tensor]:
+def _points_step(points: Tensor, poses: Poses, tracks: Tracks, lens: Lens, chunks: list[slice]) -> Float[Tensor, "K P 3"]:
+    """Where the points should go, the poses as they are; the prior holds them to where they start."""
+    precision = torch.where(tracks.skin, _SKIN_M, _HAIR_M)[..., None].to(points) ** -2
+    system, right = points.new_zeros(*points.shape, 3), precision * (tracks.start - points)
+    system.diagonal(dim1=-2, dim2=-1).add_(precision)
+    for chunk in chunks:
+        here = tracks.frames(chunk)
+        error, weight, by_place = _errors(points, poses[chunk], here, lens)
+        by_point = by_place @ poses.turn[chunk, None, None]  # [T, N, P, 2, 3]
+        weighted = (by_point * weight[..., None, None]).mT
+        system.index_add_(0, here.near.flatten(), (weighted @ by_point).flatten(0, 1))
+        right.index_add_(0, here.near.flatten(), -turned(weighted, error).flatten(0, 1))
+    return torch.linalg.solve(system, right)
+
+
+def _poses_step(points: Tensor, poses: Poses, tracks: Tracks, lens: Lens, centre: Tensor, total: Tensor) -> Float[Tensor, "T 6"]:
+    """How the heads should turn about `centre` and shift, the points as they are; the prior holds against what they moved in `total`."""
+    error, weight, by_place = _errors(points, poses, tracks, lens)
+    arm = poses.place(points[tracks.near].flatten(1, 2)) - centre[:, None]
+    by_place = by_place.flatten(1, 2)
+    by_turn = torch.linalg.cross(arm[:, :, None].expand_as(by_place), by_place)
+    jacobian = torch.cat([by_turn, by_place], -1).flatten(1, 2)  # [T, N P 2, 6]
+    weighted = (jacobian * weight.flatten(1).repeat_interleave(2, 1)[..., None]).mT
+    prior = total.new_tensor(_SIGMA) ** -2
+    return torch.linalg.solve(weighted @ jacobian + torch.diag(prior), -turned(weighted, error.flatten(1)) - prior * total)
+
+
+def _errors(points: Tensor, poses: Poses, tracks: Tracks, lens: Lens) -> tuple[Tensor, Tensor, Tensor]:
     """Projected minus seen, in face sizes [T, N, P, 2]; weights [T, N, P]; derivatives by the place in camera space [T, N, P, 2, 3]."""
-    place = (points.flatten(1, 2) @ turn.mT + shift[:, None]).unflatten(1, points.shape[1:3])
-    x, y, z = place.unbind(-1)
-    seen = (tracks.pixels - tracks.pixels.new_tensor([lens.cx, lens.cy])) / lens.face_px
+    near = points[tracks.near]
+    x, y, z = poses.place(near.flatten(1, 2)).unflatten(1, near.shape[1:3]).unbind(-1)
     focal, zero = lens.focal_px / lens.face_px, torch.zeros_like(z)
-    error = torch.stack([-focal * x / z, focal * y / z], -1) - seen
-    weight = tracks.seen / (_ERROR**2 * (1 + error.square().sum(-1) / _TUKEY**2))
+    seen = (tracks.pixels - tracks.pixels.new_tensor([lens.cx, lens.cy])) / lens.face_px
+    error = torch.where(tracks.seen[..., None], torch.stack([-focal * x / z, focal * y / z], -1) - seen, 0.0)
+    weight = tracks.seen / (_ERROR**2 + error.square().sum(-1))
     by_place = focal * torch.stack([torch.stack([-1 / z, zero, x / z**2], -1), torch.stack([zero, 1 / z, -y / z**2], -1)], -2)
-    return torch.where(tracks.seen[..., None], error, 0.0), weight, by_place
+    return error, weight, by_place

@@ -7,9 +7,8 @@ not with the frame before it: nothing drifts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,17 +21,20 @@ from gafcore.progress import track as progress
 from gafcore.rigs.base import Rig
 from gafcore.tracking.detections import Detections
 from gafcore.tracking.mask import face_outline, head_mask, neck_ring
+from gafcore.tracking.models import import_opencv
 from gafcore.tracking.points import project
+from gafcore.tracking.poses import Poses
 from gafcore.tracking.solve import Solution
 from gafcore.types import Camera
 
 _FACE_PX = 150  # faces are scaled to this size
-_KEYS, _NEAR = 12, 3  # key frames of a shot; those that a frame is compared with
+_KEYS, _NEAR = 12, 4  # key frames of a shot; those that a frame is compared with
 _KEY_APART_RAD = 0.03  # key frames of more similar poses say the same
 _HAIR, _SKIN = 80, 40  # points of each in a key frame
 _QUALITY, _APART_PX = 0.02, 4  # of the corners
+_CONTRAST = 4.0  # limit of the adaptive histogram equalisation
 _WINDOW, _LEVELS = 11, 2  # of Lucas and Kanade's method, px and halvings
-_RETURN_PX = 0.5  # a point that does not come back to where it came from is lost
+_RETURN_PX = 0.5  # at that size; a point that does not come back to where it came from is lost
 _SEARCH = 0.08  # in face sizes: further from where it is expected it is another point
 _INSIDE = 230  # of 255: person
 _EXPRESSIVE = ("mouth", "lips", "eyes", "eyelids")  # these move by themselves
@@ -54,96 +56,105 @@ class Tracks:
     start: Float[Tensor, "K P 3"]
     skin: Bool[Tensor, "K P"]
 
+    def frames(self, chunk: slice) -> Tracks:
+        return replace(self, near=self.near[chunk], pixels=self.pixels[chunk], seen=self.seen[chunk])
+
 
 @dataclass(frozen=True)
 class _Key:
     frame: int
-    picture: np.ndarray
-    scale: float
-    pixels: Float[np.ndarray, "P 2"]  # of the clip
-    points: Float[np.ndarray, "P 3"]
+    picture: np.ndarray  # as `_picture` gives it
+    pixels: Float[np.ndarray, "P 2"]  # of `picture`, centres at +0.5
+    points: Float[np.ndarray, "P 3"]  # in head space
     skin: Bool[np.ndarray, "P"]
 
 
-def follow_points(
-    clip: Clip, detections: Detections, rig: Rig, solution: Solution, frames: list[int], turn: Tensor, shift: Tensor
-) -> Tracks:
-    """Tracks through `frames`, all of one shot. A head point X is at `turn[t] X + shift[t]` in camera space ([T, 3, 3], [T, 3])."""
-    size = face_px(detections, frames)
-    scale = min(1.0, _FACE_PX / size)
-    keys = [_key(clip, detections, rig, solution, t, turn[t], shift[t], scale) for t in key_frames(turn, frames)]
-    most = max(len(k.points) for k in keys)
-    n_near = min(_NEAR, len(keys))
-    vectors = [k.points for k in keys]
+def follow_points(clip: Clip, detections: Detections, rig: Rig, solution: Solution, frames: list[int], poses: Poses) -> Tracks:
+    """Points of the head through `frames`, all of one shot.
+
+    Args:
+        clip: The pictures.
+        detections: Where the face is, and who is person.
+        rig: With the regions "face" and, where there is one, "neck": a neck does not turn with the head.
+        solution: The rig's parameters, which with its depth say where a point is, and the focal length.
+        frames: All of them show the face.
+        poses: Of all frames, from `solution`.
+    """
+    size = face_size(detections, frames)
+    keys = [_key(clip, detections, rig, solution, t, poses, _size(detections, size)) for t in key_frames(poses, frames)]
+    most, n_near = max(len(k.points) for k in keys), min(_NEAR, len(keys))
     tracks = Tracks(
-        near=_nearest(turn[frames], turn[[k.frame for k in keys]], n_near),
+        near=_angles(poses.turn[frames], poses.turn[[k.frame for k in keys]]).argsort(dim=1, stable=True)[:, :n_near],
         pixels=torch.zeros(len(frames), n_near, most, 2, dtype=torch.float64),
         seen=torch.zeros(len(frames), n_near, most, dtype=torch.bool),
-        start=torch.from_numpy(np.stack([np.pad(x, ((0, most - len(x)), (0, 0))) for x in vectors])),
+        start=torch.from_numpy(np.stack([np.pad(k.points, ((0, most - len(k.points)), (0, 0))) for k in keys])),
         skin=torch.from_numpy(np.stack([np.pad(k.skin, (0, most - len(k.skin))) for k in keys])),
     )
     centre = (detections.width / 2, detections.height / 2)
     for i, t in enumerate(progress(frames, f"{clip.name}: points of the head")):
-        picture = _picture(clip, t, scale)
+        picture = _picture(clip, t, _size(detections, size))
+        scale = np.array([picture.shape[1] / detections.width, picture.shape[0] / detections.height])
         for j, k in enumerate(tracks.near[i].tolist()):
-            key = keys[k]
-            camera_space = torch.from_numpy(key.points) @ turn[t].mT + shift[t]
-            expected = project(camera_space[None], torch.tensor(solution.focal_px), centre)[0].numpy()
-            found, ok = _follow(key, picture, expected)
+            camera_space = poses[[t]].place(torch.from_numpy(keys[k].points)[None])
+            expected = project(camera_space, torch.tensor(solution.focal_px), centre)[0].numpy()
+            found, ok = _follow(keys[k], picture, expected * scale)
+            found = found / scale
             ok &= np.abs(found - expected).max(1, initial=0) < _SEARCH * size
             ok &= _inside(detections.person[t].numpy(), found, detections)
             tracks.pixels[i, j, : len(ok)], tracks.seen[i, j, : len(ok)] = torch.from_numpy(found), torch.from_numpy(ok)
     return tracks
 
 
-def key_frames(turn: Float[Tensor, "T 3 3"], frames: list[int]) -> list[int]:
-    """At most twelve of `frames` whose poses differ most: the one nearest to the middle first, then always the furthest from all chosen."""
-    rotations = turn[frames]
-    middle = int(_angles(rotations, rotations).median(1).values.argmin())
-    chosen, distance = [middle], _angles(rotations, rotations[middle : middle + 1])[:, 0]
+def key_frames(poses: Poses, frames: list[int]) -> list[int]:
+    """At most twelve of `frames` whose poses differ most: the one nearest to the mean first, then always the furthest from all chosen."""
+    turn = poses.turn[frames]
+    chosen = [int(torch.einsum("tij,ij->t", turn, turn.mean(0)).argmax())]
+    distance = _angles(turn, turn[chosen])[:, 0]
     while len(chosen) < _KEYS and float(distance.max()) > _KEY_APART_RAD:
         chosen.append(int(distance.argmax()))
-        distance = torch.minimum(distance, _angles(rotations, rotations[chosen[-1:]])[:, 0])
+        distance = torch.minimum(distance, _angles(turn, turn[chosen[-1:]])[:, 0])
     return [frames[i] for i in chosen]
 
 
 def _angles(a: Float[Tensor, "A 3 3"], b: Float[Tensor, "B 3 3"]) -> Float[Tensor, "A B"]:
-    cosine = (torch.einsum("aij,bij->ab", a, b) - 1) / 2
-    return torch.arccos(cosine.clamp(-1, 1))
+    """Between rotations, radians."""
+    return torch.arccos(((torch.einsum("aij,bij->ab", a, b) - 1) / 2).clamp(-1, 1))
 
 
-def _nearest(frames: Tensor, keys: Tensor, n: int) -> Int[Tensor, "T N"]:
-    return _angles(frames, keys).argsort(dim=1, stable=True)[:, :n]
-
-
-def _picture(clip: Clip, t: int, scale: float) -> np.ndarray:
-    """Frame `t` in grey, smaller by `scale`, contrast evened out: hair is dark."""
-    picture = cv2.cvtColor(np.ascontiguousarray(clip.image(t)), cv2.COLOR_RGB2GRAY)
-    if scale < 1:
-        picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return cv2.createCLAHE(4.0, (8, 8)).apply(picture)
-
-
-def face_px(detections: Detections, frames: list[int]) -> float:
-    """Median size of the face in `frames`, the geometric mean of its width and height."""
+def face_size(detections: Detections, frames: list[int]) -> float:
+    """Median size of the face in `frames`, px: the geometric mean of its width and height."""
     landmarks = detections.landmarks[frames]
-    return float((landmarks.amax(1) - landmarks.amin(1)).prod(1).sqrt().median())
+    return max(1.0, float((landmarks.amax(1) - landmarks.amin(1)).prod(1).sqrt().median()))
 
 
-def _key(clip: Clip, detections: Detections, rig: Rig, solution: Solution, t: int, turn: Tensor, shift: Tensor, scale: float) -> _Key:
+def _size(detections: Detections, face_px: float) -> tuple[int, int]:
+    """Width and height at which points are followed: faces of `_FACE_PX`, or as they are."""
+    scale = min(1.0, _FACE_PX / face_px)
+    return max(1, round(scale * detections.width)), max(1, round(scale * detections.height))
+
+
+def _picture(clip: Clip, t: int, size: tuple[int, int]) -> np.ndarray:
+    """Frame `t` in grey at `size`, contrast evened out: hair is dark."""
+    cv2 = import_opencv()
+    grey = cv2.cvtColor(np.ascontiguousarray(clip.image(t)), cv2.COLOR_RGB2GRAY)
+    if (grey.shape[1], grey.shape[0]) != size:
+        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    return cv2.createCLAHE(_CONTRAST, (8, 8)).apply(grey)
+
+
+def _key(clip: Clip, detections: Detections, rig: Rig, solution: Solution, t: int, poses: Poses, size: tuple[int, int]) -> _Key:
     """Corners on the head in frame `t`, of hair and of skin, and where they are in head space by the rig's depth."""
-    picture = _picture(clip, t, scale)
-    height, width = picture.shape
-    depth, skin, hair = _surface(rig, solution, t, detections, (width, height))
-    hair &= _head(detections, rig, solution, t, (width, height))
+    picture = _picture(clip, t, size)
+    depth, skin, hair = _surface(rig, solution, t, detections, size)
+    hair &= _head(detections, rig, solution, t, size)
     corners = [_corners(picture, hair, _HAIR), _corners(picture, skin, _SKIN)]
     pixels = np.concatenate(corners)
-    at = np.clip(pixels.astype(int), 0, (width - 1, height - 1))
-    z = depth[at[:, 1], at[:, 0]]
+    at = np.clip(pixels.astype(int), 0, (size[0] - 1, size[1] - 1))
+    scale = np.array(size) / (detections.width, detections.height)
     ray = (pixels / scale - (detections.width / 2, detections.height / 2)) / solution.focal_px
-    camera_space = z[:, None] * np.stack([ray[:, 0], -ray[:, 1], -np.ones(len(ray))], 1)
-    points = (camera_space - shift.numpy()) @ turn.numpy()
-    return _Key(t, picture, scale, pixels / scale, points, np.arange(len(pixels)) >= len(corners[0]))
+    camera_space = depth[at[:, 1], at[:, 0], None] * np.stack([ray[:, 0], -ray[:, 1], -np.ones(len(ray))], 1)
+    points = (camera_space - poses.shift[t].numpy()) @ poses.turn[t].numpy()
+    return _Key(t, picture, pixels, points, np.arange(len(pixels)) >= len(corners[0]))
 
 
 def _surface(
@@ -152,7 +163,11 @@ def _surface(
     """Depth of the rig in frame `t`, beside it that of its nearest outline; where calm skin of the face is; where hair may be."""
     width, height = size
     k = torch.tensor(
-        [[solution.focal_px * width / detections.width, 0, width / 2], [0, solution.focal_px * height / detections.height, height / 2], [0, 0, 1]]
+        [
+            [solution.focal_px * width / detections.width, 0, width / 2],
+            [0, solution.focal_px * height / detections.height, height / 2],
+            [0, 0, 1],
+        ]
     )
     camera = Camera(torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0])), k, width, height)
     shown = rasterize(rig.vertices(solution.params[t]), rig.faces, camera)
@@ -176,12 +191,14 @@ def _head(detections: Detections, rig: Rig, solution: Solution, t: int, size: tu
     to_person = np.array([person.shape[1] / detections.width, person.shape[0] / detections.height])
     centre = (detections.width / 2, detections.height / 2)
     ring = project(rig.vertices(solution.params[t], neck_ring(rig)), torch.tensor(solution.focal_px), centre)[0].numpy()
+    cv2 = import_opencv()
     mask = head_mask(person, ring * to_person, face_outline(detections.landmarks[t].numpy() * to_person))
     return cv2.resize(mask, size, interpolation=cv2.INTER_LINEAR) > _INSIDE
 
 
 def _corners(picture: np.ndarray, mask: Bool[np.ndarray, "h w"], n: int) -> Float[np.ndarray, "P 2"]:
     """At most `n` corners well inside `mask`; pixel centres at +0.5."""
+    cv2 = import_opencv()
     rim = max(1, round(_RIM * _FACE_PX))
     inside = cv2.erode(mask.astype(np.uint8), np.ones((2 * rim + 1, 2 * rim + 1), np.uint8), borderValue=0)
     found = cv2.goodFeaturesToTrack(picture, n, _QUALITY, _APART_PX, mask=inside)
@@ -189,17 +206,16 @@ def _corners(picture: np.ndarray, mask: Bool[np.ndarray, "h w"], n: int) -> Floa
 
 
 def _follow(key: _Key, picture: np.ndarray, expected: Float[np.ndarray, "P 2"]) -> tuple[np.ndarray, np.ndarray]:
-    """Where the points of `key` are in `picture`, pixels of the clip, and which of them were found: there and back again."""
+    """Where the points of `key` are in `picture`, near `expected`, and which of them were found: there and back again."""
     if len(expected) == 0:
         return expected, np.zeros(0, bool)
-    options = dict(winSize=(_WINDOW, _WINDOW), maxLevel=_LEVELS, flags=cv2.OPTFLOW_USE_INITIAL_FLOW, criteria=(3, 10, 0.03))
-    scale = key.scale
-    here = (key.pixels * scale - 0.5).astype(np.float32)[:, None]
-    start = (expected * scale - 0.5).astype(np.float32)[:, None]
+    cv2 = import_opencv()
+    options = {"winSize": (_WINDOW, _WINDOW), "maxLevel": _LEVELS, "flags": cv2.OPTFLOW_USE_INITIAL_FLOW, "criteria": (3, 10, 0.03)}
+    here, start = ((x - 0.5).astype(np.float32)[:, None] for x in (key.pixels, expected))  # OpenCV's pixel centres are at 0
     there, found, _ = cv2.calcOpticalFlowPyrLK(key.picture, picture, here, start.copy(), **options)
     back, returned, _ = cv2.calcOpticalFlowPyrLK(picture, key.picture, there, here + there - start, **options)
     near = np.abs(back - here).max((1, 2)) < _RETURN_PX
-    return (there[:, 0].astype(np.float64) + 0.5) / scale, near & (found[:, 0] > 0) & (returned[:, 0] > 0)
+    return there[:, 0].astype(np.float64) + 0.5, near & (found[:, 0] > 0) & (returned[:, 0] > 0)
 
 
 def _inside(person: np.ndarray, pixels: Float[np.ndarray, "P 2"], detections: Detections) -> Bool[np.ndarray, "P"]:

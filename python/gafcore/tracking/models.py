@@ -70,3 +70,16 @@ def import_mediapipe() -> ModuleType:
     except ImportError as error:
         raise MissingError(f'tracking needs mediapipe ({error}); install it with: pip install "gafcore[track]"') from None
     return mediapipe
+
+
+def import_opencv() -> ModuleType:
+    """The cv2 package, which mediapipe brings with it.
+
+    Raises:
+        MissingError: It is not installed, or cannot be imported here.
+    """
+    try:
+        import cv2
+    except ImportError as error:
+        raise MissingError(f'tracking needs OpenCV ({error}); install it with: pip install "gafcore[track]"') from None
+    return cv2

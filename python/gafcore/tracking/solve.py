@@ -21,7 +21,6 @@ from gafcore.tracking.threads import one_thread
 from gafcore.tracking.uncertainty import focal_sigma
 from gafcore.types import RigParams
 
-
 _EXACT = 1e12  # precision of a number that is not to move
 
 
@@ -95,7 +94,9 @@ def _frozen(setup: Setup, first: Minimum, detections: Detections, rig: Rig, conf
     return frozen, start
 
 
-def _solution(setup: Setup, key: tuple[Tensor, Problem], problem: Problem, first: Minimum, last: Minimum, rig: Rig, sigma: float | None) -> Solution:
+def _solution(
+    setup: Setup, key: tuple[Tensor, Problem], problem: Problem, first: Minimum, last: Minimum, rig: Rig, sigma: float | None
+) -> Solution:
     return Solution(
         params=_params(problem, last.theta, first.shared[: rig.n_shape].float()),
         focal_px=float(last.shared[-1].exp()),
