@@ -23,13 +23,13 @@ from gafcore.tracking.detections import Detections
 from gafcore.tracking.keypoints import Tracks, face_size, follow_points
 from gafcore.tracking.poses import Poses, poses_of, rotation_and_translation, turned
 from gafcore.tracking.solve import Solution, solve_with_poses
-from gafcore.tracking.threads import one_thread
+from gafcore.tracking.threads import one_thread, side_by_side
 
 _ROUNDS, _OVER = (
     12,
     1.7,
 )  # over-relaxation: moves go further than where their half of the unknowns would stop; twelve are then as good as sixty
-_CHUNK = 64  # frames whose Jacobians exist at once
+_CHUNK = 32  # frames whose Jacobians a thread makes at once
 _FEWEST_FRAMES = 5  # of a shot: fewer say nothing about depth
 _ERROR = 0.01  # of a point's place in the picture, in face sizes, one standard deviation; half the weight at this error
 _SKIN_M, _HAIR_M = 0.0005, 0.015  # how far points are from where they start
@@ -37,7 +37,7 @@ _BEHIND_M = 0.04  # heads turn about an axis this far behind the skin, nearly: t
 # How wrong the landmarks' poses are, one standard deviation: pitch, yaw, roll; x, y, depth.
 _SIGMA = (math.radians(1.0), math.radians(1.0), math.radians(0.6), 0.003, 0.003, 0.02)
 _LEFT = (*(math.radians(0.1),) * 3, 0.0002, 0.0002, 0.003)  # ... and after, for the landmarks' last word
-_TRUST = 1.4  # in landmarks, once they no longer decide about the pose
+_TRUST = 2.0  # in landmarks, once they no longer decide about the pose
 
 
 def adjust(clip: Clip, detections: Detections, rig: Rig, solution: Solution) -> Solution:
@@ -92,9 +92,9 @@ def adjust_poses(tracks: Tracks, poses: Poses, lens: Lens) -> Poses:
     for _ in range(_ROUNDS):
         points = points + _OVER * _points_step(points, poses, tracks, lens, chunks)
         centre = turned(poses.turn, pivot) + poses.shift
-        step = [_poses_step(points, poses[c], tracks.frames(c), lens, centre[c], total[c]) for c in chunks]
-        total = total + _OVER * torch.cat(step)
-        poses = poses.moved(_OVER * torch.cat(step), centre)
+        step = _OVER * _poses_step(points, poses, tracks, lens, chunks, centre, total)
+        total = total + step
+        poses = poses.moved(step, centre)
     return poses
 
 
@@ -103,26 +103,39 @@ def _points_step(points: Tensor, poses: Poses, tracks: Tracks, lens: Lens, chunk
     precision = torch.where(tracks.skin, _SKIN_M, _HAIR_M)[..., None].to(points) ** -2
     system, right = points.new_zeros(*points.shape, 3), precision * (tracks.start - points)
     system.diagonal(dim1=-2, dim2=-1).add_(precision)
-    for chunk in chunks:
+
+    def terms(chunk: slice) -> tuple[Tensor, Tensor]:
         here = tracks.frames(chunk)
         error, weight, by_place = _errors(points, poses[chunk], here, lens)
         by_point = by_place @ poses.turn[chunk, None, None]  # [T, N, P, 2, 3]
         weighted = (by_point * weight[..., None, None]).mT
-        system.index_add_(0, here.near.flatten(), (weighted @ by_point).flatten(0, 1))
-        right.index_add_(0, here.near.flatten(), -turned(weighted, error).flatten(0, 1))
+        return (weighted @ by_point).flatten(0, 1), -turned(weighted, error).flatten(0, 1)
+
+    parts: list[tuple[Tensor, Tensor]] = side_by_side(terms, chunks)
+    for chunk, (normal, gradient) in zip(chunks, parts, strict=True):
+        keys = tracks.near[chunk].flatten()
+        system.index_add_(0, keys, normal)
+        right.index_add_(0, keys, gradient)
     return torch.linalg.solve(system, right)
 
 
-def _poses_step(points: Tensor, poses: Poses, tracks: Tracks, lens: Lens, centre: Tensor, total: Tensor) -> Float[Tensor, "T 6"]:
+def _poses_step(
+    points: Tensor, poses: Poses, tracks: Tracks, lens: Lens, chunks: list[slice], centre: Tensor, total: Tensor
+) -> Float[Tensor, "T 6"]:
     """How the heads should turn about `centre` and shift, the points as they are; the prior holds against what they moved in `total`."""
-    error, weight, by_place = _errors(points, poses, tracks, lens)
-    arm = poses.place(points[tracks.near].flatten(1, 2)) - centre[:, None]
-    by_place = by_place.flatten(1, 2)
-    by_turn = torch.linalg.cross(arm[:, :, None].expand_as(by_place), by_place)
-    jacobian = torch.cat([by_turn, by_place], -1).flatten(1, 2)  # [T, N P 2, 6]
-    weighted = (jacobian * weight.flatten(1).repeat_interleave(2, 1)[..., None]).mT
     prior = total.new_tensor(_SIGMA) ** -2
-    return torch.linalg.solve(weighted @ jacobian + torch.diag(prior), -turned(weighted, error.flatten(1)) - prior * total)
+
+    def solved(chunk: slice) -> Tensor:
+        here, at = tracks.frames(chunk), poses[chunk]
+        error, weight, by_place = _errors(points, at, here, lens)
+        arm = at.place(points[here.near].flatten(1, 2)) - centre[chunk, None]
+        by_place = by_place.flatten(1, 2)
+        by_turn = torch.linalg.cross(arm[:, :, None].expand_as(by_place), by_place)
+        jacobian = torch.cat([by_turn, by_place], -1).flatten(1, 2)  # [T, N P 2, 6]
+        weighted = (jacobian * weight.flatten(1).repeat_interleave(2, 1)[..., None]).mT
+        return torch.linalg.solve(weighted @ jacobian + torch.diag(prior), -turned(weighted, error.flatten(1)) - prior * total[chunk])
+
+    return torch.cat(side_by_side(solved, chunks))
 
 
 def _errors(points: Tensor, poses: Poses, tracks: Tracks, lens: Lens) -> tuple[Tensor, Tensor, Tensor]:

@@ -16,6 +16,7 @@ from gafcore.rigs.base import Rig
 from gafcore.tracking.detections import Detections
 from gafcore.tracking.points import project
 from gafcore.tracking.solve import Solution
+from gafcore.tracking.threads import side_by_side
 
 _SOFT = 0.02  # half width of the soft edge below the neck, in face sizes
 _COMPONENT = 0.5  # person probability that joins pixels to one component
@@ -32,11 +33,12 @@ def head_masks(detections: Detections, rig: Rig, solution: Solution) -> list[np.
     centre = (detections.width / 2, detections.height / 2)
     pixels = project(points, torch.tensor(solution.focal_px), centre).numpy()
     scale = np.array([detections.person.shape[2] / detections.width, detections.person.shape[1] / detections.height])
-    masks = []
-    for t in range(len(detections)):
+
+    def mask(t: int) -> np.ndarray:
         outline = face_outline(detections.landmarks[t].numpy() * scale) if bool(detections.found[t]) else None
-        masks.append(head_mask(detections.person[t].numpy(), pixels[t] * scale, outline))
-    return masks
+        return head_mask(detections.person[t].numpy(), pixels[t] * scale, outline)
+
+    return side_by_side(mask, range(len(detections)))
 
 
 def neck_ring(rig: Rig) -> Int[Tensor, "M"]:
