@@ -6,6 +6,7 @@ DEMO ?=
 BIN := $(VENV)/bin
 SOURCES := $(shell find csrc cmake python -type f -not -name '*.so' -not -name '*.pyc') CMakeLists.txt pyproject.toml
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt
+BUILD_OPTIONS ?=
 
 .PHONY: demo test lint bench develop clean help
 help:  ## this list
@@ -33,12 +34,14 @@ $(BIN)/python:
 # torch goes first and alone, so that the pinned build is the one that everything else sees.
 $(VENV)/.installed: $(SOURCES) requirements/constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) torch
-	$(PIP_INSTALL) .
+	$(PIP_INSTALL) $(BUILD_OPTIONS) .
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.installed
-	$(PIP_INSTALL) '.[test,track,diffusion,tensorboard]'
-	@touch $@
+# Instead of .installed and not after it: pip compiles the kernels anew whenever it is given the folder.
+$(VENV)/.test: $(SOURCES) requirements/constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) torch
+	$(PIP_INSTALL) $(BUILD_OPTIONS) '.[test,track,diffusion,tensorboard]'
+	@touch $(VENV)/.installed $@
 
 $(VENV)/.lint: $(VENV)/.installed
 	$(PIP_INSTALL) ruff mypy import-linter

@@ -2,8 +2,8 @@
 
     check_cuda.py [--out FILE.json] [--architectures 80,90] [FILE.cu ...]
 
-Needs nvcc, no GPU. Exits 1 where a source does not compile, or a kernel spills registers to memory. Without nvcc it says so and exits 0,
-or 1 with --insist.
+Sources are compiled in few units, as cmake/cuda.cmake merges them; files that are named, one by one. Needs nvcc, no GPU. Exits 1
+where a source does not compile, or a kernel spills registers to memory. Without nvcc it says so and exits 0, or 1 with --insist.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ ENTRY = re.compile(r"Compiling entry function '(\S+)' for 'sm_(\d+)\w*'")
 STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 USED = re.compile(r"Used (\d+) registers")
 SHARED = re.compile(r"(\d+) bytes smem")
+KERNEL = re.compile(r"__global__ void (?:__launch_bounds__\(.*\) )?(\w+)\(")
+LARGEST = ("prim.cu", "photometric_loss.cu")  # a unit each, and the first to be compiled
 
 
 def offered(nvcc: str) -> list[int]:
@@ -32,6 +34,23 @@ def offered(nvcc: str) -> list[int]:
     text = subprocess.run([nvcc, "--list-gpu-code"], capture_output=True, text=True, check=True).stdout
     known = {int(n) for n in re.findall(r"sm_(\d+)\b", text)}
     return [a for a in ARCHITECTURES if a in known]
+
+
+def units_of(sources: list[Path], folder: Path) -> list[Path]:
+    """As few files as cmake/cuda.cmake makes of them: CUDA's headers take longer than most sources, once for each architecture."""
+    merged: dict[str, list[Path]] = {"rasterization.cu": [], "other.cu": []}
+    for source in sources:
+        if source.name not in LARGEST:
+            merged["rasterization.cu" if source.name.startswith("rasterization_") else "other.cu"].append(source)
+    for name, parts in merged.items():
+        (folder / name).write_text("".join(f'#include "{p.resolve()}"\n' for p in parts))
+    alone = sorted((s for s in sources if s.name in LARGEST), key=lambda s: LARGEST.index(s.name))
+    return alone + [folder / name for name, parts in merged.items() if parts]
+
+
+def homes(sources: list[Path]) -> dict[str, str]:
+    """The file of each kernel, by the kernel's name: within a unit names differ."""
+    return {name: s.name for s in sources for name in KERNEL.findall(s.read_text())}
 
 
 def kernel_rows(source: Path, log: str) -> list[dict]:
@@ -93,15 +112,19 @@ def main() -> int:
         print("check_cuda: no nvcc on PATH (nor CUDACXX); CUDA sources were not compiled")
         return int(args.insist)
     architectures = [int(a) for a in args.architectures.split(",")] if args.architectures else offered(nvcc)
-    sources = args.sources or sorted(Path("csrc/cuda").rglob("*.cu"), key=lambda p: p.name != "prim.cu")  # the slowest first
+    sources = args.sources or sorted(Path("csrc/cuda").rglob("*.cu"))
     rows, failed = [], 0
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for source, log, ok in pool.map(lambda s: compile_source(nvcc, s, architectures), sources):
+    with ThreadPoolExecutor(os.cpu_count()) as pool, tempfile.TemporaryDirectory() as folder:
+        units = args.sources or units_of(sources, Path(folder))
+        for source, log, ok in pool.map(lambda s: compile_source(nvcc, s, architectures), units):
             if not ok:
                 failed += 1
                 print(f"{source}: does not compile\n{log}")
             rows += kernel_rows(source, log)
     demangle(rows)
+    own_files = homes([s for s in sources if s.name not in LARGEST])
+    for row in rows:
+        row["source"] = own_files.get(row["kernel"].split("<")[0], row["source"])
     own = [r for r in rows if r["source"] != "prim.cu"]  # CUB's kernels are not ours
     print(table(own))
     if args.out:

@@ -1,5 +1,9 @@
 // Which instruction set the vectorised kernels use, chosen once when the program runs.
+//
+// Doubles are there for gradcheck: their kernels are compiled once, for every processor and with little optimisation (namespace float64), because
+// sixteen doubles in registers that hold two or four took half of the whole compile time.
 #pragma once
+#include <type_traits>
 
 namespace gaf::cpu {
 
@@ -18,3 +22,10 @@ const char* isa_name();
 #else
 #define GAF_DISPATCH(fn) (::gaf::cpu::baseline::fn)
 #endif
+
+// The same in a template over the number type T.
+#define GAF_DISPATCH_NUMBER(T, fn)                                                    \
+  ([] {                                                                               \
+    if constexpr (std::is_same_v<T, double>) return &::gaf::cpu::float64::fn;         \
+    else return GAF_DISPATCH(fn);                                                     \
+  }())

@@ -35,12 +35,13 @@ GAF_HD int64_t photometric_scratch(const PhotometricLossArgs<T>& a) {
 
 #define GAF_DECLARE_BAND(isa)                                  \
   namespace isa {                                              \
-  void photometric_band_f32(const PhotometricBand<float>&);    \
-  void photometric_band_f64(const PhotometricBand<double>&);   \
+  template <class T>                                           \
+  void photometric_band(const PhotometricBand<T>&);            \
   }
 GAF_DECLARE_BAND(baseline)
 GAF_DECLARE_BAND(avx2)
 GAF_DECLARE_BAND(avx512)
+GAF_DECLARE_BAND(float64)
 #undef GAF_DECLARE_BAND
 
 }  // namespace gaf::cpu

@@ -17,9 +17,6 @@ int64_t band_rows(int64_t height, int64_t n_images, int threads) {
   return std::max(kMinRows, (height + bands_per_image - 1) / bands_per_image);
 }
 
-void run_band(const PhotometricBand<float>& band) { GAF_DISPATCH(photometric_band_f32)(band); }
-void run_band(const PhotometricBand<double>& band) { GAF_DISPATCH(photometric_band_f64)(band); }
-
 constexpr int64_t kGrain = 16384;  // numbers a chunk of the backward pass
 
 }  // namespace
@@ -34,7 +31,8 @@ void photometric_loss_fwd(const PhotometricLossArgs<T>& a, int threads) {
       scratch[worker].resize(photometric_scratch(a));
       for (int64_t i = begin; i < end; ++i) {
         const int64_t image = i / bands, first = i % bands * height;
-        run_band(PhotometricBand<T>{&a, image, first, std::min(first + height, a.height), scratch[worker].data(), rows.data() + image * a.height + first});
+        const PhotometricBand<T> band{&a, image, first, std::min(first + height, a.height), scratch[worker].data(), rows.data() + image * a.height + first};
+        GAF_DISPATCH_NUMBER(T, photometric_band<T>)(band);
       }
     });
   }

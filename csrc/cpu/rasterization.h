@@ -82,6 +82,7 @@ struct CandidateRange {
 GAF_STAGES(baseline)
 GAF_STAGES(avx2)
 GAF_STAGES(avx512)
+GAF_STAGES(float64)
 #undef GAF_STAGES
 
 }  // namespace gaf::cpu

@@ -43,7 +43,7 @@ Scratch rasterization_blend_fwd(const RasterizationBlendArgs<T>& a, int threads)
   TileBlend<T> b = tile_blend(a, grid, Kept(memory.as()));
   const int64_t n_tiles = a.n_cameras * grid.n_tiles;
   for_each_pass(b, [&] {
-    parallel_for(n_tiles, 1, threads, [&](int64_t tile, int64_t, int) { GAF_DISPATCH(blend_tile<T>)(b, tile); });
+    parallel_for(n_tiles, 1, threads, [&](int64_t tile, int64_t, int) { GAF_DISPATCH_NUMBER(T, blend_tile<T>)(b, tile); });
   });
   int64_t walked = 0;
   for (int64_t t = 0; t < n_tiles; ++t) walked += b.tile_walked[t];
@@ -63,9 +63,9 @@ void rasterization_blend_bwd(const RasterizationBlendArgs<T>& a, int threads) {
   b.tile_v_background = v_background.template as<T>();
   for_each_pass(b, [&] {
     std::memset(b.slot_used, 0, n_pairs);
-    parallel_for(n_tiles, 1, threads, [&](int64_t tile, int64_t, int) { GAF_DISPATCH(blend_tile_vjp<T>)(b, tile); });
+    parallel_for(n_tiles, 1, threads, [&](int64_t tile, int64_t, int) { GAF_DISPATCH_NUMBER(T, blend_tile_vjp<T>)(b, tile); });
     parallel_for(kept.header().n_rows / kSplatGroup, kGroupsAtOnce, threads,
-                 [&](int64_t begin, int64_t end, int) { GAF_DISPATCH(sum_pairs<T>)(b, begin, end); });
+                 [&](int64_t begin, int64_t end, int) { GAF_DISPATCH_NUMBER(T, sum_pairs<T>)(b, begin, end); });
     if (!a.v_backgrounds) return;
     for (int64_t c = 0; c < a.n_cameras; ++c) {
       for (int k = 0; k < b.n_channels; ++k) {

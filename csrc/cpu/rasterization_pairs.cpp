@@ -86,7 +86,7 @@ CandidateList candidates_of(const RasterizationBlendArgs<T>& a, const TileGrid& 
   CandidateRange<T> range{reinterpret_cast<const Splat<T>*>(a.splats), order, begin, end, list.memory.as<Candidate>(), 0, capacity,
                           tile_counts, splat_counts};
   for (;;) {
-    GAF_DISPATCH(find_tiles<T>)(grid, range);
+    GAF_DISPATCH_NUMBER(T, find_tiles<T>)(grid, range);
     if (range.begin >= range.end) break;
     capacity = 2 * capacity + worst;
     Scratch larger = scratch_of<Candidate>(capacity);

@@ -20,7 +20,7 @@ void rasterization_project_fwd(const RasterizationProjectArgs<T>& a, int threads
   parallel_for(chunks * a.n_cameras, 1, threads, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t first = i % chunks * kGroupsAtOnce;
-      nonfinite[i] = GAF_DISPATCH(project_groups<T>)(a, i / chunks, first, std::min(first + kGroupsAtOnce, groups));
+      nonfinite[i] = GAF_DISPATCH_NUMBER(T, project_groups<T>)(a, i / chunks, first, std::min(first + kGroupsAtOnce, groups));
     }
   });
   *a.n_nonfinite = std::accumulate(nonfinite.begin(), nonfinite.end(), int64_t(0));
@@ -34,7 +34,7 @@ void rasterization_project_bwd(const RasterizationProjectArgs<T>& a, int threads
   parallel_for(chunks, 1, threads, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
       T* v = a.v_viewmats ? v_viewmats.data() + i * n_view : nullptr;
-      GAF_DISPATCH(project_groups_vjp<T>)(a, i * kGroupsAtOnce, std::min((i + 1) * kGroupsAtOnce, groups), v);
+      GAF_DISPATCH_NUMBER(T, project_groups_vjp<T>)(a, i * kGroupsAtOnce, std::min((i + 1) * kGroupsAtOnce, groups), v);
     }
   });
   if (!a.v_viewmats) return;

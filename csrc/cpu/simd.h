@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "isa/number.h"
 #include "math/lanes.h"
 
 #if defined(__x86_64__)
@@ -15,7 +16,11 @@ namespace gaf::cpu::GAF_ISA {
 // The overloads below would hide those for one value.
 using gaf::exp2_, gaf::fma_, gaf::log2_, gaf::max_, gaf::min_, gaf::reciprocal_, gaf::select_, gaf::sqrt_;
 
-#if defined(__AVX512F__)
+#if defined(GAF_FLOAT64)
+constexpr int kVectorBytes = 128;  // the compiler splits a vector of all lanes by itself, which is less to compile than a tree
+#define GAF_AVX512 0
+#define GAF_SSE 0
+#elif defined(__AVX512F__)
 constexpr int kVectorBytes = 64;
 #define GAF_AVX512 1
 #elif defined(__AVX2__)
@@ -24,6 +29,11 @@ constexpr int kVectorBytes = 32;
 #else
 constexpr int kVectorBytes = 16;
 #define GAF_AVX512 0
+#if defined(__x86_64__)
+#define GAF_SSE 1
+#else
+#define GAF_SSE 0
+#endif
 #endif
 
 template <class S>
@@ -127,7 +137,7 @@ GAF_HD Simd<S, N, true> min_(Simd<S, N, true> a, Simd<S, N, true> b) {
   if constexpr (std::is_same_v<S, float>) return (R)_mm512_min_ps((__m512)a.v, (__m512)b.v);
 #elif defined(__AVX2__)
   if constexpr (std::is_same_v<S, float>) return (R)_mm256_min_ps((__m256)a.v, (__m256)b.v);
-#elif defined(__x86_64__)
+#elif GAF_SSE
   if constexpr (std::is_same_v<S, float>) return (R)_mm_min_ps((__m128)a.v, (__m128)b.v);
 #endif
   return select_(a < b, a, b);
@@ -140,7 +150,7 @@ GAF_HD Simd<S, N, true> max_(Simd<S, N, true> a, Simd<S, N, true> b) {
   if constexpr (std::is_same_v<S, float>) return (R)_mm512_max_ps((__m512)a.v, (__m512)b.v);
 #elif defined(__AVX2__)
   if constexpr (std::is_same_v<S, float>) return (R)_mm256_max_ps((__m256)a.v, (__m256)b.v);
-#elif defined(__x86_64__)
+#elif GAF_SSE
   if constexpr (std::is_same_v<S, float>) return (R)_mm_max_ps((__m128)a.v, (__m128)b.v);
 #endif
   return select_(a > b, a, b);
@@ -155,7 +165,7 @@ GAF_HD Simd<S, N, true> sqrt_(Simd<S, N, true> a) {
 #elif defined(__AVX2__)
   if constexpr (std::is_same_v<S, float>) return (R)_mm256_sqrt_ps((__m256)a.v);
   else return (R)_mm256_sqrt_pd((__m256d)a.v);
-#elif defined(__x86_64__)
+#elif GAF_SSE
   if constexpr (std::is_same_v<S, float>) return (R)_mm_sqrt_ps((__m128)a.v);
   else return (R)_mm_sqrt_pd((__m128d)a.v);
 #else

@@ -14,7 +14,7 @@ __device__ __forceinline__ bool aligned(const AdamTensor& t) {
 }
 
 // blockIdx.y: the tensor. Blocks stride over its numbers, four a thread where they can be loaded as one.
-__global__ void __launch_bounds__(kThreads) update_kernel(AdamArgs a) {
+__global__ void __launch_bounds__(kThreads) adam_update_kernel(AdamArgs a) {
   GAF_SHARED(AdamRates, rates, [1]);
   const AdamTensor& t = a.tensors[blockIdx.y];
   // Powers in double are slow: one thread computes them for the block.
@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(kThreads) update_kernel(AdamArgs a) {
   }
 }
 
-__global__ void count_kernel(AdamArgs a) {
+__global__ void adam_count_kernel(AdamArgs a) {
   if (int(threadIdx.x) < a.n_tensors) *a.tensors[threadIdx.x].step += 1;
 }
 
@@ -54,8 +54,8 @@ void adam(const AdamArgs& a, Stream stream) {
   for (int i = 0; i < a.n_tensors; ++i) most = a.tensors[i].n > most ? a.tensors[i].n : most;
   // Four numbers a thread, so that a block's powers are worth their time.
   const unsigned blocks = unsigned((most + 4 * kThreads - 1) / (4 * kThreads));
-  launch("adam", update_kernel, dim3(blocks < 65535 ? blocks : 65535, unsigned(a.n_tensors)), kThreads, 0, stream, a);
-  launch("adam", count_kernel, 1, 32, 0, stream, a);
+  launch("adam", adam_update_kernel, dim3(blocks < 65535 ? blocks : 65535, unsigned(a.n_tensors)), kThreads, 0, stream, a);
+  launch("adam", adam_count_kernel, 1, 32, 0, stream, a);
 }
 
 }  // namespace gaf::cuda

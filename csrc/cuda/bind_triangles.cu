@@ -12,46 +12,46 @@
 namespace gaf::cuda {
 namespace {
 
-using Args = BindTrianglesArgs<float>;
+using BindArgs = BindTrianglesArgs<float>;
 constexpr int kFaceLanes = 8;  // a face carries about ten Gaussians
 
-struct Corners {
+struct FaceVertices {
   Vec3<float> v0, v1, v2;
 };
 
-__device__ __forceinline__ Corners corners_of(const Args& a, int64_t b, int64_t face) {
+__device__ __forceinline__ FaceVertices corners_of(const BindArgs& a, int64_t b, int64_t face) {
   const float* vertices = a.vertices + 3 * b * a.n_vertices;
   const int64_t* f = a.faces + 3 * face;
   return {load3(vertices, f[0]), load3(vertices, f[1]), load3(vertices, f[2])};
 }
 
-__device__ __forceinline__ LocalGaussian<float> local_of(const Args& a, int64_t i) {
+__device__ __forceinline__ LocalGaussian<float> local_of(const BindArgs& a, int64_t i) {
   return {load3(a.means, i), load4(a.quats, i), load3(a.log_scales, i)};
 }
 
-__device__ __forceinline__ WorldGaussian<float> v_world_of(const Args& a, int64_t o) {
+__device__ __forceinline__ WorldGaussian<float> v_world_of(const BindArgs& a, int64_t o) {
   return {load3(a.v_world_means, o), load4(a.v_world_quats, o), load3(a.v_world_scales, o)};
 }
 
-__global__ void __launch_bounds__(kThreads) fwd_kernel(Args a) {
+__global__ void __launch_bounds__(kThreads) bind_fwd_kernel(BindArgs a) {
   const int64_t o = thread_index();
   if (o >= a.n_batch * a.n_gaussians) return;
   const int64_t b = o / a.n_gaussians, i = o - b * a.n_gaussians;
-  const Corners c = corners_of(a, b, a.binding[i]);
+  const FaceVertices c = corners_of(a, b, a.binding[i]);
   const WorldGaussian<float> w = bind_gaussian(triangle_frame(c.v0, c.v1, c.v2), local_of(a, i));
   store3(a.world_means, o, w.mean);
   store4(a.world_quats, o, w.quat);
   store3(a.world_scales, o, w.scale);
 }
 
-__global__ void __launch_bounds__(kThreads) local_kernel(Args a) {
+__global__ void __launch_bounds__(kThreads) bind_local_kernel(BindArgs a) {
   const int64_t i = thread_index();
   if (i >= a.n_gaussians) return;
   const LocalGaussian<float> local = local_of(a, i);
   const int64_t face = a.binding[i];
   LocalGaussian<float> sum{};
   for (int64_t b = 0; b < a.n_batch; ++b) {
-    const Corners c = corners_of(a, b, face);
+    const FaceVertices c = corners_of(a, b, face);
     const TriangleFrame<float> frame = triangle_frame(c.v0, c.v1, c.v2);
     TriangleFrameGrad<float> unused{};
     const LocalGaussian<float> v = bind_gaussian_vjp(frame, local, bind_gaussian(frame, local), v_world_of(a, b * a.n_gaussians + i), unused);
@@ -71,12 +71,12 @@ __device__ __forceinline__ float lanes_sum(float v) {
 __device__ __forceinline__ Vec3<float> lanes_sum(Vec3<float> v) { return {lanes_sum(v.x), lanes_sum(v.y), lanes_sum(v.z)}; }
 
 // v_corners: [B, F, 3, 3]
-__global__ void __launch_bounds__(kThreads) faces_kernel(Args a, Groups by_face, float* v_corners) {
+__global__ void __launch_bounds__(kThreads) bind_faces_kernel(BindArgs a, Groups by_face, float* v_corners) {
   const int64_t o = thread_index() / kFaceLanes;
   const bool exists = o < a.n_batch * a.n_faces;
   const int64_t b = exists ? o / a.n_faces : 0, face = exists ? o - b * a.n_faces : 0;
   const uint32_t begin = exists ? by_face.begin[face] : 0, end = exists ? by_face.begin[face + 1] : 0;
-  Corners c{};
+  FaceVertices c{};
   TriangleFrame<float> frame{};
   TriangleFrameGrad<float> g{};
   if (end > begin) {
@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(kThreads) faces_kernel(Args a, Groups by_face,
   store3(v_corners, 3 * o + 2, v.v2);
 }
 
-__global__ void __launch_bounds__(kThreads) vertices_kernel(Args a, Groups by_vertex, const float* v_corners) {
+__global__ void __launch_bounds__(kThreads) bind_vertices_kernel(BindArgs a, Groups by_vertex, const float* v_corners) {
   const int64_t o = thread_index();
   if (o >= a.n_batch * a.n_vertices) return;
   const int64_t b = o / a.n_vertices, v = o - b * a.n_vertices;
@@ -110,19 +110,19 @@ __global__ void __launch_bounds__(kThreads) vertices_kernel(Args a, Groups by_ve
 
 }  // namespace
 
-void bind_triangles_fwd(const Args& a, Stream stream) {
-  launch("bind_triangles_fwd", fwd_kernel, blocks_for(a.n_batch * a.n_gaussians), kThreads, 0, stream, a);
+void bind_triangles_fwd(const BindArgs& a, Stream stream) {
+  launch("bind_triangles_fwd", bind_fwd_kernel, blocks_for(a.n_batch * a.n_gaussians), kThreads, 0, stream, a);
 }
 
-void bind_triangles_bwd(const Args& a, Stream stream) {
+void bind_triangles_bwd(const BindArgs& a, Stream stream) {
   const char* name = "bind_triangles_bwd";
-  launch(name, local_kernel, blocks_for(a.n_gaussians), kThreads, 0, stream, a);
+  launch(name, bind_local_kernel, blocks_for(a.n_gaussians), kThreads, 0, stream, a);
   if (!a.v_vertices) return;
   const Groups by_face = make_groups(name, a.binding, a.n_gaussians, a.n_faces, stream);
   const Groups by_vertex = make_groups(name, a.faces, 3 * a.n_faces, a.n_vertices, stream);
   float* v_corners = stream.scratch<float>(9 * a.n_batch * a.n_faces);
-  launch(name, faces_kernel, blocks_for(kFaceLanes * a.n_batch * a.n_faces), kThreads, 0, stream, a, by_face, v_corners);
-  launch(name, vertices_kernel, blocks_for(a.n_batch * a.n_vertices), kThreads, 0, stream, a, by_vertex, v_corners);
+  launch(name, bind_faces_kernel, blocks_for(kFaceLanes * a.n_batch * a.n_faces), kThreads, 0, stream, a, by_face, v_corners);
+  launch(name, bind_vertices_kernel, blocks_for(a.n_batch * a.n_vertices), kThreads, 0, stream, a, by_vertex, v_corners);
 }
 
 }  // namespace gaf::cuda

@@ -47,6 +47,14 @@ __device__ __forceinline__ constexpr float window() {
   return w;
 }
 
+// The same for loops. They compile in half of the time that `unrolled` takes, and where they are used they give the same machine code.
+struct Window {
+  float tap[kTaps];
+  __device__ __forceinline__ constexpr Window() : tap() {
+    for (int k = 0; k < kTaps; ++k) tap[k] = float(kSsimWindow[k < kSsimRadius ? kSsimRadius - k : k - kSsimRadius]);
+  }
+};
+
 // Sum of a ring of kTaps rows whose newest is at `newest`.
 template <int newest, int k = 0>
 __device__ __forceinline__ float down(const float (&ring)[kTaps]) {
@@ -185,11 +193,12 @@ class Walk {
     if (y < y0_ || !own_) return;
     constexpr int kAt = (kRow + kTaps - 1) % kTaps;
     float g[3] = {};
-    unrolled(std::make_integer_sequence<int, kTaps>{}, [&](auto k) {
-      constexpr float w = window<decltype(k)::value>();
+    constexpr Window window;
 #pragma unroll
-      for (int q = 0; q < 3; ++q) g[q] = fma_(w, grads[q * kColumns + (decltype(k)::value - kSsimRadius) * kStep], g[q]);
-    });
+    for (int k = 0; k < kTaps; ++k) {
+#pragma unroll
+      for (int q = 0; q < 3; ++q) g[q] = fma_(window.tap[k], grads[q * kColumns + (k - kSsimRadius) * kStep], g[q]);
+    }
 #pragma unroll
     for (int q = 0; q < 3; ++q) gradients_[q][kAt] = g[q];
     const int out = y - 2 * kSsimRadius;

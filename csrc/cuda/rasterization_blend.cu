@@ -10,7 +10,7 @@
 namespace gaf::cuda {
 namespace {
 
-constexpr const char* kName = "rasterization_blend_fwd";
+constexpr const char* kBlendFwd = "rasterization_blend_fwd";
 
 // What this thread's pixel has seen so far.
 template <int C>
@@ -104,7 +104,7 @@ __global__ void copy_statistics(Pairs pairs, int64_t* out) {
 void blend_pass(const BlendPass& pass, bool only_checkpoints, Stream stream) {
   const int64_t n_tiles = pass.args.n_cameras * pass.grid.n_tiles;
   with_channels(pass.n_channels, [&](auto n) {
-    launch(kName, blend_tiles<decltype(n)::value>, dim3(unsigned(n_tiles)), dim3(kTilePixels), 0, stream, pass, only_checkpoints);
+    launch(kBlendFwd, blend_tiles<decltype(n)::value>, dim3(unsigned(n_tiles)), dim3(kTilePixels), 0, stream, pass, only_checkpoints);
   });
 }
 
@@ -129,7 +129,7 @@ void rasterization_blend_fwd(const RasterizationBlendArgs<float>& a, const Raste
   const Pairs all = pass.pairs;
   if (a.n_channels > kSplatChannels) pass.pairs.checkpoints = nullptr;
   for_each_pass(pass, [&] { blend_pass(pass, false, stream); });
-  launch(kName, copy_statistics, dim3(1), dim3(32), 0, stream, all, a.statistics);
+  launch(kBlendFwd, copy_statistics, dim3(1), dim3(32), 0, stream, all, a.statistics);
 }
 
 }  // namespace gaf::cuda

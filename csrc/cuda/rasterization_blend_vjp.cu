@@ -10,7 +10,7 @@
 namespace gaf::cuda {
 namespace {
 
-constexpr const char* kName = "rasterization_blend_bwd";
+constexpr const char* kBlendBwd = "rasterization_blend_bwd";
 constexpr int kRound = 64;     // pairs at a time
 constexpr int kEntries = 256;  // (pair, warp) sums at a time; a round of many large splats is cut to 32 pairs, which always fit
 constexpr int kChunk = 8;      // pairs of a warp between the two ways of looking at them
@@ -24,7 +24,7 @@ struct Sums {
 };
 
 // What a pixel carries from pair to pair.
-struct Pixel {
+struct PixelState {
   float transmittance, rest;
 };
 
@@ -35,9 +35,9 @@ struct PixelGrad {
 
 // The gradient that a pixel expects of all its splats and the background, and its state before the bucket.
 template <int C>
-__device__ __forceinline__ Pixel start_pixel(const BlendPass& p, const ThreadPixel& at, const float* checkpoint, PixelGrad<C>& g) {
+__device__ __forceinline__ PixelState start_pixel(const BlendPass& p, const ThreadPixel& at, const float* checkpoint, PixelGrad<C>& g) {
   const RasterizationBlendArgs<float>& a = p.args;
-  Pixel pixel = {at.inside ? 1.f : 0.f, 0.f};
+  PixelState pixel = {at.inside ? 1.f : 0.f, 0.f};
 #pragma unroll
   for (int c = 0; c < C; ++c) g.v[c] = 0;
   if (at.inside) {
@@ -161,7 +161,7 @@ __device__ __forceinline__ int list_pairs(const Round& r, int n) {
 }
 
 template <int C, bool kAbs>
-__device__ __forceinline__ void walk_round(const Round& r, int n, int first_entry, const PixelGrad<C>& g, const ThreadPixel& at, Pixel& pixel) {
+__device__ __forceinline__ void walk_round(const Round& r, int n, int first_entry, const PixelGrad<C>& g, const ThreadPixel& at, PixelState& pixel) {
   const int count = list_pairs(r, n);
   float2* products = r.products + warp_index() * kChunk * kStaggered + lane_index();
   const float x = float(at.x) + 0.5f, y = float(at.y) + 0.5f;
@@ -249,7 +249,7 @@ __global__ void __launch_bounds__(kTilePixels, C == 3 && !kAbs ? 4 : 3) blend_bu
   const int planes = 1 + int(p.args.n_channels < kSplatChannels ? p.args.n_channels : kSplatChannels);
   const float* checkpoint = p.pairs.checkpoints + bucket_number(list.begin, bucket.k) * planes * kTilePixels;
   PixelGrad<C> g;
-  Pixel pixel = start_pixel<C>(p, at_pixel, bucket.k > 0 ? checkpoint : nullptr, g);
+  PixelState pixel = start_pixel<C>(p, at_pixel, bucket.k > 0 ? checkpoint : nullptr, g);
   v_pixels[threadIdx.x] = make_float4(g.v[0], C > 1 ? g.v[C > 1 ? 1 : 0] : 0.f, C > 2 ? g.v[C > 2 ? 2 : 0] : 0.f, C > 3 ? g.v[C > 3 ? 3 : 0] : 0.f);
   const bool atomic = out.atomic || list.whole;
   while (at < end) {
@@ -275,7 +275,7 @@ void blend_vjp_pass(const BlendPass& pass, const PairSums& sums, Stream stream) 
   with_channels(pass.n_channels, [&](auto n) {
     constexpr int C = decltype(n)::value;
     const auto kernel = pass.args.absgrad ? blend_bucket_vjp<C, true> : blend_bucket_vjp<C, false>;
-    launch(kName, kernel, dim3(unsigned(blocks)), dim3(kTilePixels), 0, stream, pass, sums);
+    launch(kBlendBwd, kernel, dim3(unsigned(blocks)), dim3(kTilePixels), 0, stream, pass, sums);
   });
 }
 

@@ -5,7 +5,7 @@
 namespace gaf::cuda {
 namespace {
 
-constexpr const char* kName = "rasterization_project_fwd";
+constexpr const char* kProjectFwd = "rasterization_project_fwd";
 constexpr int kProjectThreads = 128;
 
 // Colours of the splat. A channel beside the splat that is not finite makes the first one not finite, so that the splat is left out.
@@ -123,10 +123,10 @@ __global__ void __launch_bounds__(kProjectThreads, 6) project_gaussians(Rasteriz
 }  // namespace
 
 void rasterization_project_fwd(const RasterizationProjectArgs<float>& a, Stream stream) {
-  fill_bytes(kName, a.n_nonfinite, 0, sizeof(int64_t), stream);
+  fill_bytes(kProjectFwd, a.n_nonfinite, 0, sizeof(int64_t), stream);
   const int64_t blocks = blocks_a_camera(a, kProjectThreads);
   with_degree(a.colors || a.half_colors ? a.sh_degree : -1, [&](auto degree) {
-    launch(kName, project_gaussians<decltype(degree)::value>, dim3(unsigned(blocks * a.n_cameras)), dim3(kProjectThreads), 0, stream, a, blocks);
+    launch(kProjectFwd, project_gaussians<decltype(degree)::value>, dim3(unsigned(blocks * a.n_cameras)), dim3(kProjectThreads), 0, stream, a, blocks);
   });
 }
 

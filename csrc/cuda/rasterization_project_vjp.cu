@@ -6,7 +6,7 @@
 namespace gaf::cuda {
 namespace {
 
-constexpr const char* kName = "rasterization_project_bwd";
+constexpr const char* kProjectBwd = "rasterization_project_bwd";
 constexpr int kVjpThreads = 64;
 constexpr int kViewFields = 16;  // of a camera: rotation 9, translation 3, position 3
 
@@ -210,9 +210,9 @@ void rasterization_project_bwd(const RasterizationProjectArgs<float>& a, Stream 
   const int64_t blocks = (a.n_gaussians + kVjpThreads - 1) / kVjpThreads, n_warps = blocks * (kVjpThreads / 32);
   float* view_parts = a.v_viewmats ? stream.scratch<float>(n_warps * a.n_cameras * kViewFields) : nullptr;
   with_degree(a.colors ? a.sh_degree : -1, [&](auto degree) {
-    launch(kName, project_gaussians_vjp<decltype(degree)::value>, dim3(unsigned(blocks)), dim3(kVjpThreads), 0, stream, a, view_parts);
+    launch(kProjectBwd, project_gaussians_vjp<decltype(degree)::value>, dim3(unsigned(blocks)), dim3(kVjpThreads), 0, stream, a, view_parts);
   });
-  if (a.v_viewmats) launch(kName, sum_cameras, dim3(unsigned(a.n_cameras)), dim3(kThreads), 0, stream, a, view_parts, n_warps);
+  if (a.v_viewmats) launch(kProjectBwd, sum_cameras, dim3(unsigned(a.n_cameras)), dim3(kThreads), 0, stream, a, view_parts, n_warps);
 }
 
 }  // namespace gaf::cuda

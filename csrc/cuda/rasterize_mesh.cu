@@ -8,7 +8,7 @@
 namespace gaf::cuda {
 namespace {
 
-using Args = RasterizeMeshArgs<float>;
+using MeshArgs = RasterizeMeshArgs<float>;
 using Key = unsigned long long;
 
 // What competes for a pixel: the nearer wins, of equal depths the lower face. The upper 40 bits hold 1 / depth without its sign, to 2^-29; so
@@ -27,7 +27,7 @@ constexpr int kChunkPixels = 256;  // of a triangle's box, to one warp
 constexpr int kSlices = 8;         // warps that share a large triangle
 
 // A triangle that is not drawn has an empty box.
-__global__ void __launch_bounds__(kThreads) setup_kernel(Args a, ScreenTriangle* triangles) {
+__global__ void __launch_bounds__(kThreads) mesh_setup_kernel(MeshArgs a, ScreenTriangle* triangles) {
   const int64_t t = thread_index();
   if (t >= a.n_cameras * a.n_faces) return;
   const int64_t c = t / a.n_faces, face = t - c * a.n_faces;
@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(kThreads) setup_kernel(Args a, ScreenTriangle*
 }
 
 // keys: [C, H, W], 0 where nothing is drawn yet. Warp (triangle, slice) takes every kSlices-th chunk of the triangle's box.
-__global__ void __launch_bounds__(kThreads) draw_kernel(Args a, const ScreenTriangle* triangles, Key* keys) {
+__global__ void __launch_bounds__(kThreads) mesh_draw_kernel(MeshArgs a, const ScreenTriangle* triangles, Key* keys) {
   const int64_t t = thread_index() / kWarp;
   if (t >= a.n_cameras * a.n_faces) return;
   const PixelBox box = triangles[t].box;
@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(kThreads) draw_kernel(Args a, const ScreenTria
   }
 }
 
-__global__ void __launch_bounds__(kThreads) resolve_kernel(Args a, const ScreenTriangle* triangles, const Key* keys) {
+__global__ void __launch_bounds__(kThreads) mesh_resolve_kernel(MeshArgs a, const ScreenTriangle* triangles, const Key* keys) {
   const int64_t pixel = thread_index(), n_pixels = int64_t(a.width) * a.height;
   if (pixel >= a.n_cameras * n_pixels) return;
   const Key key = keys[pixel];
@@ -93,7 +93,7 @@ __global__ void __launch_bounds__(kThreads) resolve_kernel(Args a, const ScreenT
 
 }  // namespace
 
-void rasterize_mesh_fwd(const Args& a, Stream stream) {
+void rasterize_mesh_fwd(const MeshArgs& a, Stream stream) {
   const char* name = "rasterize_mesh_fwd";
   if (a.n_faces > int64_t(kFaceMask)) {
     throw std::runtime_error(std::string(name) + ": " + std::to_string(a.n_faces) + " faces, at most " + std::to_string(kFaceMask));
@@ -103,10 +103,10 @@ void rasterize_mesh_fwd(const Args& a, Stream stream) {
   ScreenTriangle* triangles = stream.scratch<ScreenTriangle>(n_triangles);
   Key* keys = stream.scratch<Key>(n_pixels);
   fill_bytes(name, keys, 0, size_t(n_pixels) * sizeof(Key), stream);
-  launch(name, setup_kernel, blocks_for(n_triangles), kThreads, 0, stream, a, triangles);
+  launch(name, mesh_setup_kernel, blocks_for(n_triangles), kThreads, 0, stream, a, triangles);
   const dim3 blocks = blocks_for(kWarp * n_triangles);
-  launch(name, draw_kernel, dim3(blocks.x, kSlices), kThreads, 0, stream, a, triangles, keys);
-  launch(name, resolve_kernel, blocks_for(n_pixels), kThreads, 0, stream, a, triangles, keys);
+  launch(name, mesh_draw_kernel, dim3(blocks.x, kSlices), kThreads, 0, stream, a, triangles, keys);
+  launch(name, mesh_resolve_kernel, blocks_for(n_pixels), kThreads, 0, stream, a, triangles, keys);
 }
 
 }  // namespace gaf::cuda

@@ -9,13 +9,13 @@
 namespace gaf::cuda {
 namespace {
 
-using Args = RasterizeMeshArgs<float>;
+using MeshArgs = RasterizeMeshArgs<float>;
 
-__device__ __forceinline__ const float* mesh_of(const Args& a, int64_t c) { return a.vertices + (a.n_meshes == 1 ? 0 : c) * a.n_vertices * 3; }
-__device__ __forceinline__ Pinhole camera_of(const Args& a, int64_t c) { return load_pinhole(a.viewmats + 16 * c, a.Ks + 9 * c); }
+__device__ __forceinline__ const float* mesh_of(const MeshArgs& a, int64_t c) { return a.vertices + (a.n_meshes == 1 ? 0 : c) * a.n_vertices * 3; }
+__device__ __forceinline__ Pinhole camera_of(const MeshArgs& a, int64_t c) { return load_pinhole(a.viewmats + 16 * c, a.Ks + 9 * c); }
 __device__ __forceinline__ Vec3<double> warp_sum3(Vec3<double> v) { return {warp_sum(v.x), warp_sum(v.y), warp_sum(v.z)}; }
 
-__global__ void __launch_bounds__(kThreads) keys_kernel(Args a, int32_t* keys) {
+__global__ void __launch_bounds__(kThreads) mesh_keys_kernel(MeshArgs a, int32_t* keys) {
   const int64_t pixel = thread_index(), n_pixels = int64_t(a.width) * a.height;
   if (pixel >= a.n_cameras * n_pixels) return;
   const int32_t face = a.triangle_ids[pixel];
@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(kThreads) keys_kernel(Args a, int32_t* keys) {
 }
 
 // v_corners: [C, F, 3, 3], camera space. Lane l of a triangle's warp takes its pixels l, l + 32, ...
-__global__ void __launch_bounds__(kThreads) triangles_kernel(Args a, Groups by_triangle, double* v_corners) {
+__global__ void __launch_bounds__(kThreads) mesh_triangles_kernel(MeshArgs a, Groups by_triangle, double* v_corners) {
   const int64_t t = thread_index() / kWarp;
   if (t >= a.n_cameras * a.n_faces) return;  // whole warps
   const uint32_t begin = by_triangle.begin[t], end = by_triangle.begin[t + 1];
@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(kThreads) triangles_kernel(Args a, Groups by_t
 }
 
 // v: [C, V, 3], camera space
-__global__ void __launch_bounds__(kThreads) camera_vertices_kernel(Args a, Groups by_vertex, const double* v_corners, double* v) {
+__global__ void __launch_bounds__(kThreads) mesh_camera_vertices_kernel(MeshArgs a, Groups by_vertex, const double* v_corners, double* v) {
   const int64_t o = thread_index();
   if (o >= a.n_cameras * a.n_vertices) return;
   const int64_t c = o / a.n_vertices, i = o - c * a.n_vertices;
@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(kThreads) camera_vertices_kernel(Args a, Group
   store3(v, o, sum);
 }
 
-__global__ void __launch_bounds__(kThreads) world_vertices_kernel(Args a, const double* v) {
+__global__ void __launch_bounds__(kThreads) mesh_world_vertices_kernel(MeshArgs a, const double* v) {
   const int64_t o = thread_index();
   if (o >= a.n_meshes * a.n_vertices) return;
   const int64_t mesh = o / a.n_vertices, i = o - mesh * a.n_vertices;
@@ -74,7 +74,7 @@ __global__ void __launch_bounds__(kThreads) world_vertices_kernel(Args a, const 
 }
 
 // p = R x + t: v_R = sum v_p x^T, v_t = sum v_p. A block a camera.
-__global__ void __launch_bounds__(kThreads) viewmats_kernel(Args a, const double* v) {
+__global__ void __launch_bounds__(kThreads) mesh_viewmats_kernel(MeshArgs a, const double* v) {
   GAF_SHARED(double, partial, [kWarp]);
   const int64_t c = blockIdx.x;
   const float* mesh = mesh_of(a, c);
@@ -103,19 +103,19 @@ __global__ void __launch_bounds__(kThreads) viewmats_kernel(Args a, const double
 
 }  // namespace
 
-void rasterize_mesh_bwd(const Args& a, Stream stream) {
+void rasterize_mesh_bwd(const MeshArgs& a, Stream stream) {
   const char* name = "rasterize_mesh_bwd";
   const int64_t n_pixels = a.n_cameras * a.width * int64_t(a.height), n_triangles = a.n_cameras * a.n_faces;
   int32_t* keys = stream.scratch<int32_t>(n_pixels);
   double* v_corners = stream.scratch<double>(9 * n_triangles);
   double* v = stream.scratch<double>(3 * a.n_cameras * a.n_vertices);
-  launch(name, keys_kernel, blocks_for(n_pixels), kThreads, 0, stream, a, keys);
+  launch(name, mesh_keys_kernel, blocks_for(n_pixels), kThreads, 0, stream, a, keys);
   const Groups by_triangle = make_groups(name, keys, n_pixels, n_triangles, stream);
   const Groups by_vertex = make_groups(name, a.faces, 3 * a.n_faces, a.n_vertices, stream);
-  launch(name, triangles_kernel, blocks_for(kWarp * n_triangles), kThreads, 0, stream, a, by_triangle, v_corners);
-  launch(name, camera_vertices_kernel, blocks_for(a.n_cameras * a.n_vertices), kThreads, 0, stream, a, by_vertex, v_corners, v);
-  launch(name, world_vertices_kernel, blocks_for(a.n_meshes * a.n_vertices), kThreads, 0, stream, a, v);
-  launch(name, viewmats_kernel, dim3(unsigned(a.n_cameras)), kThreads, 0, stream, a, v);
+  launch(name, mesh_triangles_kernel, blocks_for(kWarp * n_triangles), kThreads, 0, stream, a, by_triangle, v_corners);
+  launch(name, mesh_camera_vertices_kernel, blocks_for(a.n_cameras * a.n_vertices), kThreads, 0, stream, a, by_vertex, v_corners, v);
+  launch(name, mesh_world_vertices_kernel, blocks_for(a.n_meshes * a.n_vertices), kThreads, 0, stream, a, v);
+  launch(name, mesh_viewmats_kernel, dim3(unsigned(a.n_cameras)), kThreads, 0, stream, a, v);
 }
 
 }  // namespace gaf::cuda

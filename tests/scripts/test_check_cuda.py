@@ -34,3 +34,14 @@ def test_a_spill_is_marked_in_the_table():
     check_cuda.demangle(rows)
     table = check_cuda.table(rows)
     assert "255!" in table and "102!" not in table and "40288" in table
+
+
+def test_units_hold_every_source_once_and_every_kernel_has_a_home(tmp_path):
+    sources = sorted((PATH.parents[1] / "csrc" / "cuda").rglob("*.cu"))
+    units = check_cuda.units_of(sources, tmp_path)
+    assert [u.name for u in units] == ["prim.cu", "photometric_loss.cu", "rasterization.cu", "other.cu"]
+    merged = "".join(u.read_text() for u in units[2:])
+    assert all(merged.count(f'"{s}"') == (s not in units) for s in sources)
+    homes = check_cuda.homes([s for s in sources if s not in units])
+    assert homes["blend_tiles"] == "rasterization_blend.cu" and homes["number_kernel"] == "groups.cu"
+    assert len(homes) == sum(s.read_text().count("__global__") for s in sources if s not in units)

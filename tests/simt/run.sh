@@ -16,6 +16,7 @@ for kind in "${kinds[@]}"; do
   echo "-- emulator, $kind"
   wrapper=()
   preload=""
+  workers=(-n auto)
   case $kind in
     plain) ;;
     asan)
@@ -24,11 +25,12 @@ for kind in "${kinds[@]}"; do
       ;;
     tsan)
       preload=$(library libtsan.so)
+      workers=()  # a worker that ends with the exit status of a race is not told from one that ends well
       wrapper=(setarch -R)  # gcc 12's runtime cannot place its shadow memory where addresses are random
       # Python and torch were not compiled for it. A race makes the exit status 66.
       export TSAN_OPTIONS="ignore_noninstrumented_modules=1 exitcode=66"
       ;;
     *) echo "run.sh: $kind is none of plain, asan, tsan" >&2; exit 2 ;;
   esac
-  GAFCORE_SIMT=$kind LD_PRELOAD=$preload "${wrapper[@]}" python -m pytest tests/simt "$@"
+  GAFCORE_SIMT=$kind LD_PRELOAD=$preload "${wrapper[@]}" python -m pytest "${workers[@]}" tests/simt "$@"
 done

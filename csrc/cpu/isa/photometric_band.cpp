@@ -5,6 +5,8 @@
 
 #include <cmath>
 
+#include "number.h"
+
 namespace gaf::cpu::GAF_ISA {
 namespace {
 
@@ -242,7 +244,9 @@ struct Sweep {
 
 }  // namespace
 
-void photometric_band_f32(const PhotometricBand<float>& band) { Sweep<float>(band).run(); }
-void photometric_band_f64(const PhotometricBand<double>& band) { Sweep<double>(band).run(); }
+template <class T>
+void photometric_band(const PhotometricBand<T>& band) { Sweep<T>(band).run(); }
+
+template void photometric_band(const PhotometricBand<Number>&);
 
 }  // namespace gaf::cpu::GAF_ISA

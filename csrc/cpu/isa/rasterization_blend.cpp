@@ -154,7 +154,6 @@ void blend_tile(const TileBlend<S>& b, int64_t tile) {
   }
 }
 
-template void blend_tile(const TileBlend<float>&, int64_t);
-template void blend_tile(const TileBlend<double>&, int64_t);
+template void blend_tile(const TileBlend<Number>&, int64_t);
 
 }  // namespace gaf::cpu::GAF_ISA

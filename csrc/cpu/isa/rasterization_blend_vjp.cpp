@@ -233,9 +233,7 @@ void sum_pairs(const TileBlend<S>& b, int64_t begin, int64_t end) {
   }
 }
 
-template void blend_tile_vjp(const TileBlend<float>&, int64_t);
-template void blend_tile_vjp(const TileBlend<double>&, int64_t);
-template void sum_pairs(const TileBlend<float>&, int64_t, int64_t);
-template void sum_pairs(const TileBlend<double>&, int64_t, int64_t);
+template void blend_tile_vjp(const TileBlend<Number>&, int64_t);
+template void sum_pairs(const TileBlend<Number>&, int64_t, int64_t);
 
 }  // namespace gaf::cpu::GAF_ISA

@@ -129,7 +129,6 @@ int64_t project_groups(const RasterizationProjectArgs<S>& a, int64_t camera, int
   return n_nonfinite;
 }
 
-template int64_t project_groups(const RasterizationProjectArgs<float>&, int64_t, int64_t, int64_t);
-template int64_t project_groups(const RasterizationProjectArgs<double>&, int64_t, int64_t, int64_t);
+template int64_t project_groups(const RasterizationProjectArgs<Number>&, int64_t, int64_t, int64_t);
 
 }  // namespace gaf::cpu::GAF_ISA

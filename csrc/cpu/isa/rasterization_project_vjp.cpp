@@ -193,7 +193,6 @@ void project_groups_vjp(const RasterizationProjectArgs<S>& a, int64_t begin, int
   }
 }
 
-template void project_groups_vjp(const RasterizationProjectArgs<float>&, int64_t, int64_t, float*);
-template void project_groups_vjp(const RasterizationProjectArgs<double>&, int64_t, int64_t, double*);
+template void project_groups_vjp(const RasterizationProjectArgs<Number>&, int64_t, int64_t, Number*);
 
 }  // namespace gaf::cpu::GAF_ISA

@@ -229,7 +229,6 @@ void find_tiles(const TileGrid& grid, CandidateRange<S>& range) {
   range.n_out = sink.n;
 }
 
-template void find_tiles(const TileGrid&, CandidateRange<float>&);
-template void find_tiles(const TileGrid&, CandidateRange<double>&);
+template void find_tiles(const TileGrid&, CandidateRange<Number>&);
 
 }  // namespace gaf::cpu::GAF_ISA
