@@ -137,7 +137,9 @@ class PseudoTruths:
         rng = request.generator
         cameras = random_views(request.rig, request.vertices, self.prior.n_views, self.prior.size, rng)
         background = torch.rand(3, generator=rng)
-        given = prepare(_cut_out(request), request.frame.camera, request.rig, request.vertices, cameras, background)
+        given = prepare(
+            _cut_out(request), request.frame.camera, request.rig, request.vertices, cameras, background, condition=self.prior.condition
+        )
         targets = self._views(request, given, cameras, background)[0].permute(0, 2, 3, 1)
         fine, eps2d = _as_fine(request, cameras)
         viewmats, Ks = stack(fine)
