@@ -77,7 +77,7 @@ def agreement(prior: SmallPrior, people: People, count: int, device: str) -> dic
     sets = sets_of(count)
     for start in range(0, len(sets), 16):
         group = sets[start : start + 16]
-        batch = batch_of(people, group, 1.0, device)
+        batch = batch_of(people, group, 1.0, device, prior.condition)
         given = (batch.image, batch.fill, batch.conditions)
         draws = [prior.denoise(*given, generator=seeded(group, k)) for k in range(batch.fill.shape[1])]
         alone = torch.stack([draw[:, k] for k, draw in enumerate(draws)], 1)
@@ -117,7 +117,7 @@ def main(args: Evaluate) -> None:
             args.json.write_text(json.dumps(figures, indent=1))
 
     def row(name: str, method: Method, who: People) -> None:
-        scores = evaluate(who, {name: method}, device=args.device)[name]
+        scores = evaluate(who, {name: method}, device=args.device, condition=prior.condition)[name]
         figures["methods"][name] = {"people": len(who["image"]), "bins": {f"{a}-{b}": asdict(s) for (a, b), s in scores.items()}}
         print(_line(name, len(who["image"]), scores), flush=True)
         keep()
@@ -131,9 +131,10 @@ def main(args: Evaluate) -> None:
     row("regression, training people", every["regression"], {k: v[:CHUNK] for k, v in training.items()})
     if args.sheet is not None:
         write_sheet(args.sheet, prior, people, args.device)
-    figures["normals swapped"] = scores = steered(prior, people, args.sampled_people, args.device)
-    print(f"normals of another view, no warp: IoU with that view {scores['donor']:.2f}, with its own {scores['own']:.2f}", flush=True)
-    keep()
+    if prior.condition == "rig":
+        figures["normals swapped"] = scores = steered(prior, people, args.sampled_people, args.device)
+        print(f"normals of another view, no warp: IoU with that view {scores['donor']:.2f}, with its own {scores['own']:.2f}", flush=True)
+        keep()
     figures["disagreement"] = rms = agreement(prior, people, args.sampled_people, args.device)
     print("difference of points that two views show, 0..1: " + ", ".join(f"{name} {x:.4f}" for name, x in rms.items()))
     figures["seconds"] = time.monotonic() - begin
@@ -149,7 +150,7 @@ def write_sheet(path: Path, prior: SmallPrior, people: People, device: str) -> N
     """Eight people: the input, then for each of three views what is given (warp + fill), regression, a refined one, and the truth."""
     rows = []
     for person in range(min(8, len(people["image"]))):
-        batch = batch_of(people, [(person, [0, 2, 5, 7])], 1.0, device)
+        batch = batch_of(people, [(person, [0, 2, 5, 7])], 1.0, device, prior.condition)
         given = (batch.image, batch.fill, batch.conditions)
         regressed = prior.regress(*given)
         refined = prior.denoise(*given, regressed, 0.5, generator=torch.Generator().manual_seed(person))

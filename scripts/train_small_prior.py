@@ -89,6 +89,8 @@ class Make:
     """Length of the stage's schedule; what the processor's file was made with by default, no limit with --minutes."""
     stop: int | None = None
     """Stop after so many steps, on the schedule of `steps`."""
+    condition: Literal["rig", "pose"] = "rig"
+    """What tells the networks where a view is: the rig, or, for comparison, its camera's direction alone."""
     start: Path | None = None
     """Weights that diffusion begins with; those of the finished regression by default."""
 
@@ -135,7 +137,7 @@ def _train_timed(args: Make, minutes: float) -> None:
         sys.exit(f"--minutes is for {' and '.join(TIMED)}; {args.stage} takes --steps")
     config = TIMED[args.stage]
     given = {"batch": args.batch, "learning_rate": args.learning_rate, "steps": args.steps}
-    config = replace(config, **{name: value for name, value in given.items() if value is not None})
+    config = _of_condition(replace(config, **{name: value for name, value in given.items() if value is not None}), args)
     people = ResidentPeople(args.folder, args.train_people, torch.device(args.device))
     while people.refresh() < args.wait_people:
         if time.monotonic() - _START > 60 * minutes:
@@ -158,6 +160,7 @@ def _train(args: Make) -> None:
     config = CONFIGS[args.stage]
     if args.steps is not None:
         config = replace(config, steps=args.steps)
+    config = _of_condition(config, args)
     people = GrowingPeople(args.folder, args.train_people)
     if args.stage == "polish":
         people = replace(people, first_epoch=args.train_people)
@@ -165,18 +168,28 @@ def _train(args: Make) -> None:
     train(people, config, args.folder / args.stage, start=None if args.stage == "regression" else start, stop=args.stop, report=_log())
 
 
+def _of_condition(config: TrainConfig, args: Make) -> TrainConfig:
+    return replace(config, network=replace(config.network, condition=args.condition))
+
+
 def _export(args: Make) -> None:
-    """Of networks that were not trained in this folder yet, the shipped file's weights are kept, and `info` says so."""
+    """Of networks that were not trained in this folder yet, the shipped file's weights are kept, and `info` says so; a file for another
+    condition, which those weights do not fit, holds its regression twice then."""
     shipped, weights, info = load_prior(), {}, {"first_seed": TRAIN_SEED}
     for task, stages in {"regression": ("polish", "regression"), "diffusion": ("diffusion",)}.items():
         paths = [path for stage in stages if (path := args.folder / stage / "weights.safetensors").exists()]
         if not paths:
-            weights[task], info[task] = getattr(shipped, task).state_dict(), "not trained: of the file before"
+            if args.condition == shipped.condition:
+                weights[task], info[task] = getattr(shipped, task).state_dict(), "not trained: of the file before"
+            elif task == "diffusion":
+                weights[task], info[task] = weights["regression"], "not trained: the regression's"
+            else:
+                sys.exit(f"{args.folder}: holds no regression's weights, and the shipped ones are for another condition")
             continue
         weights[task] = load_file(paths[0])
         with safe_open(paths[0], "pt") as file:
             info[task] = {"stage": paths[0].parent.name, **file.metadata()}
-    save_prior(args.out, weights, NetworkConfig(), info)
+    save_prior(args.out, weights, NetworkConfig(condition=args.condition), info)
     print(f"{args.out}: {info}")
 
 

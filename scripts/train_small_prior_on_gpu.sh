@@ -7,6 +7,7 @@ set -u
 work=$1 out=$2 total=${3:-330} device=${4:-cuda}
 begin=$(date +%s)
 people=${PEOPLE:-12000} first=${FIRST:-256} options=${OPTIONS:-}
+condition=${CONDITION:-rig} # "pose": for comparison, without the rig
 cores=$(nproc)
 mkdir -p "$work" "$out"
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive PYTHONUNBUFFERED=1
@@ -18,7 +19,7 @@ minutes() { # until this many hundredths of the time are over
     printf '%d.%02d' $((left / 100)) $((left % 100))
 }
 export_parts() {
-    $train export "$work" --out "$work/small_prior.safetensors" && rm -f "$out"/small_prior.part* &&
+    $train export "$work" --condition "$condition" --out "$work/small_prior.safetensors" && rm -f "$out"/small_prior.part* &&
         split -b 15000000 -d -a 1 "$work/small_prior.safetensors" "$out/small_prior.part"
 }
 
@@ -31,7 +32,7 @@ learn() { # stage, hundredths of the time, further options; weights are kept eve
     for graph in --graph --no-graph; do
         limit=$((total * share / 100 - ($(date +%s) - begin)))
         timeout $((limit > 5 ? limit + 20 : 25)) $train "$stage" "$work" --device "$device" --train-people "$people" \
-            --minutes "$(minutes "$share")" $options "$@" $graph && break
+            --minutes "$(minutes "$share")" --condition "$condition" $options "$@" $graph && break
     done
 }
 {

@@ -75,7 +75,7 @@ def test_a_resumed_fit_must_meet_the_same_prior(capture, tmp_path):
     with pytest.raises(Interrupted):
         run(capture, out=tmp_path, callback=stop)
     with pytest.raises(InputError, match="'prior' differs"):
-        run(capture, replace(OFTEN, prior_weight=2.0), out=tmp_path, resume=True)
+        run(capture, replace(OFTEN, prior_weight=3.0), out=tmp_path, resume=True)
 
 
 def test_the_pool_refreshes_and_keeps_its_bound(capture, monkeypatch):
@@ -106,7 +106,7 @@ def test_the_prior_sees_the_avatar_in_pixels_of_the_training_pictures_size(enlar
 class Black:
     """A prior whose answer is black."""
 
-    size, n_views = 16, 2
+    size, n_views, condition = 16, 2, "rig"
     regression = diffusion = tiny_prior().regression
 
     def regress(self, image, fill, conditions):
@@ -114,7 +114,7 @@ class Black:
 
 
 def blackened(capture, **settings):
-    config = PseudoConfig(prior_weight=3.0, prior_views=2, **settings)
+    config = PseudoConfig(**{"prior_weight": 3.0, "prior_views": 2, "prior_yields": 0.0, "prior_fades": 1.0, **settings})
     return fit(capture, LONGER, prior=PseudoTruths(Black(), config), progress=False)
 
 
@@ -132,6 +132,19 @@ def test_what_the_picture_shows_is_left_to_it(capture):
     """A prior that contradicts the picture spoils the training view less when seen pixels do not count."""
     spared, spoiled = blackened(capture, prior_seen=0.0), blackened(capture, prior_seen=1.0)
     assert spared.history["psnr"][-1] > spoiled.history["psnr"][-1] + 0.5
+
+
+def test_a_prior_that_contradicts_the_picture_gives_way_to_it(capture):
+    """The training view keeps its quality, and the side still gets darker than without the prior."""
+    yielding, plain, free = blackened(capture, prior_yields=100.0), blackened(capture), fit(capture, LONGER, progress=False)
+    assert yielding.history["psnr"][-1] > plain.history["psnr"][-1] + 0.5
+    assert brightness(yielding, capture, 1) < brightness(free, capture, 1) - 0.02
+
+
+def test_the_weight_fades():
+    truths = PseudoTruths(tiny_prior(), PseudoConfig(prior_fades=0.4, prior_until=0.9))
+    assert [truths._faded(x) for x in (0.1, 0.4, 0.65, 0.9)] == pytest.approx([1, 1, 0.5, 0])
+    assert PseudoTruths(tiny_prior(), PseudoConfig(prior_fades=1.0, prior_until=0.9))._faded(0.9) == 1
 
 
 def test_the_last_iterations_are_the_pictures_own(capture):
@@ -152,6 +165,8 @@ def test_settings_are_checked():
         PseudoConfig(prior_levels=(0.5, 0.2))
     with pytest.raises(InputError, match="refresh_every must be at least 1, got 0"):
         PseudoConfig(refresh_every=0)
+    with pytest.raises(InputError, match="prior_yields must be 0 or more, got -1"):
+        PseudoConfig(prior_yields=-1.0)
 
 
 def test_the_flag_names_a_prior(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -19,6 +20,14 @@ from gafcore.rigs import Rig
 from gafcore.types import Camera, Frame, RigParams
 
 
+@dataclass(frozen=True)
+class PriorTerm:
+    """A loss, and how far its gradient gives way to the training picture's (`PriorViews.yields`)."""
+
+    loss: Float[Tensor, ""]
+    yields: float
+
+
 def prior_loss(
     prior: Prior,
     avatar: RiggedAvatar,
@@ -33,8 +42,8 @@ def prior_loss(
     config: FitConfig,
     rig: Rig,
     perceptual: Perceptual | None,
-) -> Tensor | float:
-    """L_img between the prior's targets and renders of its views.
+) -> PriorTerm | None:
+    """L_img between the prior's targets and renders of its views; None where the prior has nothing to say.
 
     Only the Gaussians follow it: pose and expression, and the camera's colours, are what the pictures say. The prior is asked on the CPU,
     wherever the avatar is, and what it answers follows the avatar.
@@ -68,7 +77,7 @@ def prior_loss(
     )
     views = prior(request)
     if views is None:
-        return 0.0
+        return None
     if views.timestep is not None and views.timestep != frame.timestep:
         vertices = avatar.rig.vertices(params[views.timestep].detach())
     background = background if views.background is None else views.background.to(device)
@@ -77,10 +86,10 @@ def prior_loss(
     targets = views.targets.detach().to(device)
     image = _averaged(corrected(view, background, None if color is None else color.detach()), targets)
     if views.squared:
-        return views.weight * 0.5 * (image - targets).square().mean()
+        return PriorTerm(views.weight * 0.5 * (image - targets).square().mean(), views.yields)
     share = 1.0 if views.mask is None else float(views.mask.mean())
     mask = None if views.mask is None else views.mask.to(device)
-    return views.weight * share * image_loss(image, targets, config.loss, perceptual, mask)
+    return PriorTerm(views.weight * share * image_loss(image, targets, config.loss, perceptual, mask), views.yields)
 
 
 def _preview(avatar: RiggedAvatar, vertices: Tensor, background: Tensor) -> Callable[..., Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -36,7 +37,7 @@ _SET = ("targets", "seen", "viewmats", "Ks", "side", "eps2d", "timestep", "backg
 class PseudoConfig:
     """How the prior joins a fit."""
 
-    prior_weight: float = 1.0
+    prior_weight: float = 2.0
     """Of L_img on the prior's views (GAF: 1)."""
     refresh_every: int = 10
     """Iterations between new sets of pseudo ground truths (GAF: 1)."""
@@ -48,9 +49,14 @@ class PseudoConfig:
     prior_seen: float = 1.0
     """Weight of pixels whose surface the training picture shows, relative to the others (GAF: 1). Less than 1 trusts the prior less where
     pictures know better; with the shipped prior it only cost quality."""
-    prior_until: float = 0.9
-    """Share of the iterations after which the prior is silent (GAF: 1). What no picture shows then stays as it is, and the rest of the fit
-    sharpens what they do show."""
+    prior_yields: float = 4.0
+    """Where the prior pulls a Gaussian against the training picture, its pull is left out, but for what exceeds so many times the
+    picture's (GAF: 0)."""
+    prior_fades: float = 0.5
+    """Share of the iterations after which the prior's weight goes down, in a straight line to zero at `prior_until` (GAF: 1, not at all).
+    What no picture shows has grown by then and is held in place by little; what the pictures show gets sharp."""
+    prior_until: float = 1.0
+    """Share of the iterations after which the prior is silent (GAF: 1)."""
     prior_views: int = 4
     """Views compared in an iteration, of the four in a set (GAF: 4)."""
     prior_mb: int = 16
@@ -60,9 +66,12 @@ class PseudoConfig:
         low, high = self.prior_levels
         if not 0 < low <= high <= 1:
             raise InputError(f"prior_levels must be 0 < low <= high <= 1, got {low} and {high}")
-        for name in ("prior_seen", "prior_until"):
+        for name in ("prior_seen", "prior_until", "prior_fades"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must be 0 to 1, got {getattr(self, name)}")
+        for name in ("prior_weight", "prior_yields"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"{name} must be 0 or more, got {getattr(self, name)}")
         for name in ("refresh_every", "prior_views", "prior_mb"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -115,13 +124,19 @@ class PseudoTruths:
         return PriorViews(
             cameras=[Camera(chosen["viewmats"][i], chosen["Ks"][i], size, size) for i in views],
             targets=chosen["targets"][views].float() / 255,
-            weight=self.config.prior_weight,
+            weight=self.config.prior_weight * self._faded(request.iteration / request.iterations),
             timestep=int(chosen["timestep"]),
             background=chosen["background"],
             mask=None if distilling else 1 - (1 - self.config.prior_seen) * chosen["seen"][views].float(),
             squared=distilling,
+            yields=self.config.prior_yields,
             eps2d=float(chosen["eps2d"]),
         )
+
+    def _faded(self, share: float) -> float:
+        """What is left of the weight after this share of the fit."""
+        begin, end = self.config.prior_fades, self.config.prior_until
+        return 1.0 if share <= begin or begin >= end else max(end - share, 0.0) / (end - begin)
 
     def state(self) -> dict[str, Tensor]:
         """The pool, stacked."""
@@ -137,7 +152,9 @@ class PseudoTruths:
         rng = request.generator
         cameras = random_views(request.rig, request.vertices, self.prior.n_views, self.prior.size, rng)
         background = torch.rand(3, generator=rng)
-        given = prepare(_cut_out(request), request.frame.camera, request.rig, request.vertices, cameras, background)
+        given = prepare(
+            _cut_out(request), request.frame.camera, request.rig, request.vertices, cameras, background, condition=self.prior.condition
+        )
         targets = self._views(request, given, cameras, background)[0].permute(0, 2, 3, 1)
         fine, eps2d = _as_fine(request, cameras)
         viewmats, Ks = stack(fine)

@@ -22,7 +22,8 @@ from gafcore.fitting.prior import Prior
 from gafcore.fitting.prior_term import prior_loss
 from gafcore.fitting.readings import DivergedError, StepResult, check_loss
 from gafcore.fitting.schedule import sh_degree_at
-from gafcore.fitting.state import FitState, current_avatar, rig_params, set_rates
+from gafcore.fitting.state import GAUSSIAN_TENSORS, FitState, current_avatar, rig_params, set_rates
+from gafcore.fitting.yielding import backward_yielding
 from gafcore.rigs import Rig
 from gafcore.types import Frame, RigParams
 
@@ -71,7 +72,10 @@ class StageTimes:
 
 @dataclass(frozen=True)
 class Outcome:
-    """An iteration between its two halves: what was drawn, and how far it is from the picture."""
+    """An iteration between its two halves: what was drawn, and how far it is from the picture.
+
+    The gradient of `yielding`, a further loss, gives way to `loss`'s, as far as `yields` says (`yielding.py`).
+    """
 
     avatar: RiggedAvatar
     vertices: Float[Tensor, "1 V 3"]
@@ -81,6 +85,12 @@ class Outcome:
     means2d: Float[Tensor, "1 N 2"]
     visible: Bool[Tensor, "1 N"]
     n_pairs: Tensor  # of splats and tiles, int64
+    yielding: Float[Tensor, ""] | None = None
+    yields: float = 0.0
+
+    @property
+    def total(self) -> Float[Tensor, ""]:
+        return self.loss if self.yielding is None else self.loss + self.yielding
 
 
 def bake_shape(rig: Rig, params: RigParams) -> tuple[Rig, RigParams]:
@@ -109,9 +119,9 @@ def take_step(state: FitState, scene: Scene, frame: Frame, inputs: Inputs, times
     outcome = compare(state, scene, inputs, sh_degree_at(scene.config, iteration), times)
     if scene.terms.prior is not None:
         with times.stage("prior"):
-            outcome = replace(outcome, loss=outcome.loss + _prior_loss(state, scene, frame, inputs, outcome))
+            outcome = _with_prior(state, scene, frame, inputs, outcome)
     if look:
-        check_loss(iteration, describe(frame), float(outcome.loss.detach()))
+        check_loss(iteration, describe(frame), float(outcome.total.detach()))
     move(state, outcome, inputs, times)
     state.iteration = iteration
     return StepResult(figures(outcome))
@@ -147,6 +157,9 @@ def move(state: FitState, outcome: Outcome, inputs: Inputs, times: StageTimes) -
     """The second half: gradients, density statistics and the optimiser's step, all into the memory that `state` has."""
     with times.stage("backward"):
         outcome.loss.backward()
+        if outcome.yielding is not None:
+            gaussians = [x for name, x in state.adam.tensors.items() if name in GAUSSIAN_TENSORS]
+            backward_yielding(outcome.yielding, gaussians, outcome.yields)
     with times.stage("density"):
         assert outcome.means2d.grad is not None
         stats = accumulate(state.stats, outcome.means2d.grad, outcome.visible, inputs.width, inputs.height)
@@ -158,7 +171,7 @@ def move(state: FitState, outcome: Outcome, inputs: Inputs, times: StageTimes) -
 
 def figures(outcome: Outcome) -> Float[Tensor, "2"]:
     """Loss and squared error: what a `StepResult` reads."""
-    return torch.stack([outcome.loss.detach(), outcome.squared_error])
+    return torch.stack([outcome.total.detach(), outcome.squared_error])
 
 
 def check_finite(state: FitState) -> None:
@@ -184,9 +197,9 @@ def _color_row(state: FitState, row: Tensor) -> Float[Tensor, "2 3"] | None:
     return rows.index_select(0, row)[0] if rows.shape[0] > 1 else rows[0]
 
 
-def _prior_loss(state: FitState, scene: Scene, frame: Frame, inputs: Inputs, outcome: Outcome) -> Tensor | float:
+def _with_prior(state: FitState, scene: Scene, frame: Frame, inputs: Inputs, outcome: Outcome) -> Outcome:
     assert scene.terms.prior is not None
-    return prior_loss(
+    term = prior_loss(
         scene.terms.prior,
         outcome.avatar,
         outcome.vertices.detach(),
@@ -200,3 +213,8 @@ def _prior_loss(state: FitState, scene: Scene, frame: Frame, inputs: Inputs, out
         rig=scene.rig if scene.rig_of_prior is None else scene.rig_of_prior,
         perceptual=scene.terms.perceptual,
     )
+    if term is None:
+        return outcome
+    if term.yields == 0:
+        return replace(outcome, loss=outcome.loss + term.loss)
+    return replace(outcome, yielding=term.loss, yields=term.yields)

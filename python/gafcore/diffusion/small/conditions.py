@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from gafcore.captures.synthetic.noise import uniform
+from gafcore.diffusion.small.pose import direction_of, pose_only
 from gafcore.diffusion.small.views import head_crop, head_pose, view_camera
 from gafcore.diffusion.small.warp import carry
 from gafcore.mesh import normal_map
@@ -39,6 +40,8 @@ def prepare(
     vertices: Float[Tensor, "V 3"],
     targets: Sequence[Camera],
     background: Float[Tensor, "3"],
+    *,
+    condition: str = "rig",
 ) -> Conditions:
     """Conditions for views of a head.
 
@@ -49,9 +52,10 @@ def prepare(
         vertices: As tracked in the picture, metres.
         targets: Square cameras of the network's size (`random_views`).
         background: RGB behind the head, in picture and views.
+        condition: The networks' `NetworkConfig.condition`.
     """
-    size = targets[0].width
-    crop = head_crop(camera, head_pose(rig, vertices), OVERSAMPLED * size)
+    size, pose = targets[0].width, head_pose(rig, vertices)
+    crop = head_crop(camera, pose, OVERSAMPLED * size)
     near = crop.cut(rgba, rgba.new_zeros(4))
     carried = carry(near, crop.camera(camera), targets, vertices, rig.faces, rig=rig)
     small = replace(crop, size=size).camera(camera)
@@ -60,12 +64,12 @@ def prepare(
     picture = picture[:3] + (1 - picture[3:]) * background[:, None, None]
     fill = carried.fill + (1 - carried.mask[..., None]) * background
     conditions = torch.cat([carried.visibility[..., None], carried.normals], -1)
-    return Conditions(
-        image=torch.cat([2 * picture - 1, normals])[None],
-        fill=(2 * fill - 1).permute(0, 3, 1, 2)[None],
-        conditions=conditions.permute(0, 3, 1, 2)[None],
-        cameras=tuple(targets),
-    )
+    image = torch.cat([2 * picture - 1, normals])[None]
+    given = (image, (2 * fill - 1).permute(0, 3, 1, 2)[None], conditions.permute(0, 3, 1, 2)[None])
+    if condition == "pose":
+        directions = torch.stack([direction_of(target, pose) for target in targets])
+        given = pose_only(*given, background[None], directions[None])
+    return Conditions(*given, cameras=tuple(targets))
 
 
 def random_views(rig: Rig, vertices: Float[Tensor, "V 3"], n: int, size: int, rng: torch.Generator) -> list[Camera]:

@@ -36,9 +36,9 @@ def sets_of(n_people: int) -> list[tuple[int, list[int]]]:
     return [(person, list(range(half, N_VIEWS, 2))) for person in range(n_people) for half in (0, 1)]
 
 
-def batch_of(people: dict[str, np.ndarray], sets: Sets, background: float, device: torch.device | str) -> Batch:
+def batch_of(people: dict[str, np.ndarray], sets: Sets, background: float, device: torch.device | str, condition: str = "rig") -> Batch:
     """Sets of people on a grey of this brightness, to look at."""
-    return join([make_set(people, person, views, torch.full((3,), background)) for person, views in sets]).to(device)
+    return join([make_set(people, person, views, torch.full((3,), background), condition) for person, views in sets]).to(device)
 
 
 def evaluate(
@@ -49,13 +49,14 @@ def evaluate(
     bins: Sequence[tuple[int, int]] = BINS,
     device: torch.device | str = "cpu",
     at_once: int = 16,
+    condition: str = "rig",
 ) -> dict[str, dict[tuple[int, int], Score]]:
     """Every method on `sets_of` everyone, `at_once` sets a call."""
     rows: dict[str, list[tuple[float, ...]]] = {name: [] for name in methods}
     sets = sets_of(len(people["image"]))
     for start in range(0, len(sets), at_once):
         group = sets[start : start + at_once]
-        batch = batch_of(people, group, background, device)
+        batch = batch_of(people, group, background, device, condition)
         azimuths = np.abs(np.concatenate([people["angles"][person, views, 0] for person, views in group]))
         for name, method in methods.items():
             scores = _compare(method(batch, group), batch)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -41,6 +41,9 @@ class NetworkConfig:
     """Channels of an attention head."""
     views: int = 4
     """Views that are made together."""
+    condition: Literal["rig", "pose"] = "rig"
+    """What says where a view is: the rig (its normals, and the picture's colours carried through it), or only the direction of its camera
+    (`pose.py`), for comparison."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -37,6 +37,11 @@ class SmallPrior:
         return self.regression.config.size
 
     @property
+    def condition(self) -> str:
+        """What says where a view is (`NetworkConfig.condition`)."""
+        return self.regression.config.condition
+
+    @property
     def n_views(self) -> int:
         """Views made together."""
         return self.regression.config.views

@@ -13,9 +13,10 @@ from safetensors.numpy import load_file
 from torch import Tensor
 
 from gafcore.diffusion.small.people import N_VIEWS
-from gafcore.diffusion.small.store import TRAIN_SEED, Batch, chunks_there
+from gafcore.diffusion.small.pose import directions_at
+from gafcore.diffusion.small.store import TRAIN_SEED, Batch, chunks_there, posed
 
-_KEPT = ("image", "image_normals", "targets", "fill", "visibility", "normals")  # what training reads of a `Person`
+_KEPT = ("image", "image_normals", "targets", "fill", "visibility", "normals", "angles")  # what training reads of a `Person`
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,16 @@ class ResidentPeople:
             self.tensors[name][self.count : self.count + n] = x.to(self.device)
         self.count += n
 
-    def batch(self, draw: Draw) -> Batch:
+    def batch(self, draw: Draw, condition: str = "rig") -> Batch:
+        """The batch for networks of this `NetworkConfig.condition`."""
+        made = self._batch(draw)
+        if condition == "rig":
+            return made
+        directions = directions_at(self.tensors["angles"][draw.people[:, None], draw.views])
+        left = torch.where(draw.mirrored[:, None], -directions[..., 0], directions[..., 0])
+        return posed(made, torch.cat([left[..., None], directions[..., 1:]], -1))
+
+    def _batch(self, draw: Draw) -> Batch:
         """The batch that `draw`, on the device, describes: what `store.make_set`, `recolor` and `mirror` make of each set."""
         of, views = draw.people, (draw.people[:, None], draw.views)
         image, targets = _floats(self.tensors["image"][of]), _floats(self.tensors["targets"][views])

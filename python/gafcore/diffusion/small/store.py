@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gafcore.captures.synthetic.noise import generator, uniform
 from gafcore.diffusion.small.people import N_VIEWS, Person, make_person
+from gafcore.diffusion.small.pose import directions_at, pose_only
 from gafcore.errors import MissingError
 from gafcore.files import atomic_path
 from gafcore.rigs.base import Rig
@@ -118,20 +119,22 @@ class GrowingPeople:
         return self._arrays
 
 
-def training_batch(people: GrowingPeople, size: int, n_views: int, seed: int, step: int) -> Batch:
+def training_batch(people: GrowingPeople, size: int, n_views: int, seed: int, step: int, condition: str = "rig") -> Batch:
     """The batch of a step: a function of the seed and the step alone. Mirrored, recoloured, on random backgrounds."""
     rng = generator(seed, f"batch {step}")
     sets = []
     for k in range(size):
         person = people.draw(seed, step * size + k)
         views = torch.randperm(N_VIEWS, generator=rng)[:n_views].tolist()
-        made = recolor(make_set(people.including(person), person, views, random_background(rng)), rng)
+        made = recolor(make_set(people.including(person), person, views, random_background(rng), condition), rng)
         sets.append(mirror(made) if uniform(rng, 0, 1) < 0.5 else made)
     return join(sets)
 
 
-def make_set(people: dict[str, np.ndarray], person: int, views: Sequence[int], background: Float[Tensor, "3"]) -> Batch:
-    """One person from some of the views, as a batch of one."""
+def make_set(
+    people: dict[str, np.ndarray], person: int, views: Sequence[int], background: Float[Tensor, "3"], condition: str = "rig"
+) -> Batch:
+    """One person from some of the views, as a batch of one for networks of this `NetworkConfig.condition`."""
     chosen = list(views)
     image, targets = _floats(people["image"][person]), _floats(people["targets"][person, chosen])
     normals, image_normals = _normals(people["normals"][person, chosen]), _normals(people["image_normals"][person])
@@ -141,7 +144,7 @@ def make_set(people: dict[str, np.ndarray], person: int, views: Sequence[int], b
     visibility = _floats(people["visibility"][person, chosen][..., None])
     picture = image[:3] + (1 - image[3:]) * behind
     truth = targets[:, :3] + (1 - targets[:, 3:]) * behind
-    return Batch(
+    made = Batch(
         image=torch.cat([2 * picture - 1, image_normals])[None],
         fill=2 * fill[None] - 1,
         conditions=torch.cat([visibility, normals], 1)[None],
@@ -149,6 +152,13 @@ def make_set(people: dict[str, np.ndarray], person: int, views: Sequence[int], b
         masks=targets[None, :, 3:],
         background=background[None],
     )
+    return made if condition == "rig" else posed(made, directions_at(torch.from_numpy(people["angles"][person, chosen]))[None])
+
+
+def posed(batch: Batch, directions: Float[Tensor, "B N 3"]) -> Batch:
+    """For networks that do not see the rig (`pose.py`)."""
+    image, fill, conditions = pose_only(batch.image, batch.fill, batch.conditions, batch.background, directions)
+    return replace(batch, image=image, fill=fill, conditions=conditions)
 
 
 def random_background(rng: torch.Generator) -> Float[Tensor, "3"]:

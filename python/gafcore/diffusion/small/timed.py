@@ -160,7 +160,7 @@ class _Stepper:
     def _step(self) -> None:
         config, draw = self.config, self.draw
         assert draw is not None
-        batch = self.people.batch(draw)
+        batch = self.people.batch(draw, config.network.condition)
         if config.task == "regression":
             loss = regression_loss(self.network, batch)
         else:

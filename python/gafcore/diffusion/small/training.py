@@ -91,7 +91,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate(config, step)
         draw = world * step + rank
-        batch = training_batch(people, config.batch, config.network.views, config.seed, draw)
+        batch = training_batch(people, config.batch, config.network.views, config.seed, draw, config.network.condition)
         loss = _loss(network, batch, config, draw)
         optimizer.zero_grad()
         loss.backward()
