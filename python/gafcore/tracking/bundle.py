@@ -32,7 +32,7 @@ _ROUNDS, _OVER = (
 _CHUNK = 32  # frames whose Jacobians a thread makes at once
 _FEWEST_FRAMES = 5  # of a shot: fewer say nothing about depth
 _ERROR = 0.01  # of a point's place in the picture, in face sizes, one standard deviation; half the weight at this error
-_SKIN_M, _HAIR_M = 0.0005, 0.015  # how far points are from where they start
+_SKIN_M, _HAIR_M = 0.002, 0.015  # how far points are from where they start
 _BEHIND_M = 0.04  # heads turn about an axis this far behind the skin, nearly: turns about it shift the picture least
 # How wrong the landmarks' poses are, one standard deviation: pitch, yaw, roll; x, y, depth.
 _SIGMA = (math.radians(1.0), math.radians(1.0), math.radians(0.6), 0.003, 0.003, 0.02)

@@ -96,7 +96,7 @@ class TrackConfig:
     focal: float | None = None
     """focal length in pixels where it is known; otherwise it is estimated and reported with its uncertainty"""
     refine: bool = True
-    """align every frame's pose with the face's mean texture after the landmarks (a degree of pitch, some milliseconds a frame)"""
+    """adjust every frame's pose to points of the whole head after the landmarks (a degree of pitch, some milliseconds a frame)"""
     split: Literal["all", "frontal"] = "all"
     """frames that train: all, or those within 6 degrees of the median yaw (those beyond 10 degrees become "test")"""
     min_confidence: float = 0.5

@@ -39,7 +39,7 @@ class Track:
 
 
 def track(clip: Clip, rig: Rig, config: TrackConfig | None = None, *, models: ModelFiles | None = None) -> Track:
-    """Fit `rig` to every frame of `clip`: landmarks and masks, one least-squares solve, poses refined by texture, head masks.
+    """Fit `rig` to every frame of `clip`: landmarks and masks, one least-squares solve, poses adjusted to points of the whole head, head masks.
 
     Args:
         clip: gafcore.captures.video.read gives one.
@@ -61,7 +61,6 @@ def track(clip: Clip, rig: Rig, config: TrackConfig | None = None, *, models: Mo
     if config.refine:
         start = time.perf_counter()
         solution = adjust(clip, detections, rig, solution)
-        seconds["refine"] = time.perf_counter() - start
         seconds["refine"] = time.perf_counter() - start
     start = time.perf_counter()
     masks = head_masks(detections, rig, solution)
