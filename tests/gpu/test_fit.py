@@ -135,14 +135,15 @@ def test_renders_and_figures_are_the_cpus(capture, tmp_path):
         assert abs(a.astype(int) - b.astype(int)).max() <= 1
 
 
-def test_a_prior_is_asked_on_the_cpu(capture):
+@pytest.mark.parametrize("yields", [0.0, 4.0], ids=["in-one-sum", "giving-way"])
+def test_a_prior_is_asked_on_the_cpu(capture, yields):
     side = capture.frames[1].camera
     black = torch.zeros(1, side.height, side.width, 3)
 
     def prior(request):
         seen = (request.vertices, request.background, request.params.expr, request.rig.template, request.render([side]))
         assert {x.device.type for x in seen} == {"cpu"}
-        return PriorViews([side], black, weight=5.0, timestep=1, background=torch.zeros(3), mask=torch.ones(1, 48, 48))
+        return PriorViews([side], black, weight=5.0, timestep=1, background=torch.zeros(3), mask=torch.ones(1, 48, 48), yields=yields)
 
     config = replace(STEADY, iterations=20)
     assert run(capture, config, GRAPHS, prior=prior).history["loss"] == pytest.approx(

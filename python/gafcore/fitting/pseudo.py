@@ -50,11 +50,11 @@ class PseudoConfig:
     """Weight of pixels whose surface the training picture shows, relative to the others (GAF: 1). Less than 1 trusts the prior less where
     pictures know better; with the shipped prior it only cost quality."""
     prior_yields: float = 4.0
-    """Where the prior pulls a Gaussian against the training picture, its pull is left out, but for what exceeds so many times the
-    picture's (GAF: 0)."""
+    """Where the prior pulls a Gaussian against the rest of the loss (the training picture and the penalties), its pull is left out, but
+    for what exceeds so many times theirs (GAF: 0)."""
     prior_fades: float = 0.5
-    """Share of the iterations after which the prior's weight goes down, in a straight line to zero at `prior_until` (GAF: 1, not at all).
-    What no picture shows has grown by then and is held in place by little; what the pictures show gets sharp."""
+    """Share of the iterations after which the prior's weight goes down, in a straight line to zero at `prior_until`: less than that, or 1
+    for not at all (GAF). What no picture shows has grown by then and is held in place by little; what the pictures show gets sharp."""
     prior_until: float = 1.0
     """Share of the iterations after which the prior is silent (GAF: 1)."""
     prior_views: int = 4
@@ -69,6 +69,10 @@ class PseudoConfig:
         for name in ("prior_seen", "prior_until", "prior_fades"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must be 0 to 1, got {getattr(self, name)}")
+        if self.prior_until <= self.prior_fades < 1:
+            raise InputError(
+                f"prior_fades must be less than prior_until ({self.prior_until}), or 1 to keep the weight, got {self.prior_fades}"
+            )
         for name in ("prior_weight", "prior_yields"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name} must be 0 or more, got {getattr(self, name)}")
@@ -112,7 +116,8 @@ class PseudoTruths:
         return digest.hexdigest()
 
     def __call__(self, request: PriorRequest) -> PriorViews | None:
-        if request.iteration > self.config.prior_until * request.iterations:
+        weight = self.config.prior_weight * self._faded(request.iteration / request.iterations)
+        if weight == 0 or request.iteration > self.config.prior_until * request.iterations:
             return None
         distilling = self.config.prior_start == "sds"
         if distilling or (request.iteration - 1) % self.config.refresh_every == 0:
@@ -124,7 +129,7 @@ class PseudoTruths:
         return PriorViews(
             cameras=[Camera(chosen["viewmats"][i], chosen["Ks"][i], size, size) for i in views],
             targets=chosen["targets"][views].float() / 255,
-            weight=self.config.prior_weight * self._faded(request.iteration / request.iterations),
+            weight=weight,
             timestep=int(chosen["timestep"]),
             background=chosen["background"],
             mask=None if distilling else 1 - (1 - self.config.prior_seen) * chosen["seen"][views].float(),
@@ -136,7 +141,7 @@ class PseudoTruths:
     def _faded(self, share: float) -> float:
         """What is left of the weight after this share of the fit."""
         begin, end = self.config.prior_fades, self.config.prior_until
-        return 1.0 if share <= begin or begin >= end else max(end - share, 0.0) / (end - begin)
+        return 1.0 if share <= begin else max(end - share, 0.0) / (end - begin)
 
     def state(self) -> dict[str, Tensor]:
         """The pool, stacked."""
