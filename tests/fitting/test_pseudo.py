@@ -14,12 +14,13 @@ import torch
 from gafcore.avatars import render
 from gafcore.avatars.density import DensityConfig
 from gafcore.cameras import from_angles
+from gafcore.diffusion.small.prior import SmallPrior
 from gafcore.errors import InputError, MissingError
 from gafcore.fitting import FitConfig, Interrupted, LearningRates, PseudoConfig, PseudoTruths, fit, make_prior
 from gafcore.fitting.pseudo import _as_fine
 from gafcore.types import Capture
 from tests.cases.ball import ball_capture
-from tests.cases.small_prior import tiny_prior
+from tests.cases.small_prior import TINY, tiny_prior, woken
 
 QUICK = FitConfig(iterations=8, checkpoint_every=100)
 LONGER = replace(QUICK, iterations=40, lr=LearningRates(colors=0.03))
@@ -78,6 +79,15 @@ def test_a_resumed_fit_must_meet_the_same_prior(capture, tmp_path):
         run(capture, out=tmp_path, callback=stop)
     with pytest.raises(InputError, match="'prior' differs"):
         run(capture, replace(OFTEN, prior_weight=3.0), out=tmp_path, resume=True)
+
+
+def test_what_a_prior_is_conditioned_on_is_part_of_its_identity():
+    regression = tiny_prior().regression
+    posed = woken(replace(TINY, condition="pose"))
+    posed.load_state_dict(regression.state_dict())
+    assert PseudoTruths(SmallPrior(posed, None)).identity != PseudoTruths(SmallPrior(regression, None)).identity
+    with pytest.raises(InputError, match="holds a regression only, so prior_start must be regression, got 'refined'"):
+        PseudoTruths(SmallPrior(regression, None), PseudoConfig(prior_start="refined"))
 
 
 def test_the_pool_refreshes_and_keeps_its_bound(capture, monkeypatch):

@@ -98,9 +98,15 @@ def make_prior(name: str, config: PseudoConfig = PseudoConfig()) -> PseudoTruths
 
 
 class PseudoTruths:
-    """A `fitting.Prior` over the small prior's networks. `state` and `restore` let a resumed fit go on with the same pool."""
+    """A `fitting.Prior` over the small prior's networks. `state` and `restore` let a resumed fit go on with the same pool.
+
+    Raises:
+        InputError: `config` starts from something that needs a diffusion network, and `prior` has none.
+    """
 
     def __init__(self, prior: SmallPrior, config: PseudoConfig = PseudoConfig()) -> None:
+        if prior.diffusion is None and config.prior_start != "regression":
+            raise InputError(f"the prior holds a regression only, so prior_start must be regression, got {config.prior_start!r}")
         self.prior, self.config, self.n_views = prior, config, prior.n_views
         self._pool: list[dict[str, Tensor]] = []
         set_bytes = prior.n_views * (prior.size**2 * 4 + 4 * (16 + 9)) + 64
@@ -109,9 +115,9 @@ class PseudoTruths:
     @property
     def identity(self) -> str:
         """Changes with the weights and the settings: a resumed fit must meet the same."""
-        digest = hashlib.sha256(json.dumps(asdict(self.config)).encode())
+        digest = hashlib.sha256(json.dumps([asdict(self.config), self.prior.condition]).encode())
         for network in (self.prior.regression, self.prior.diffusion):
-            for x in network.state_dict().values():
+            for x in () if network is None else network.state_dict().values():
                 digest.update(x.numpy().tobytes())
         return digest.hexdigest()
 
