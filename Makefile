@@ -8,6 +8,8 @@ SOURCES := $(shell find csrc cmake python -type f -not -name '*.so' -not -name '
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt
 BUILD_OPTIONS ?=
 
+# pip is given the folder by several targets, and two compilations at once would fight over it. (Each uses all cores by itself.)
+.NOTPARALLEL:
 .PHONY: demo test lint bench develop clean help
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | column -t -s:

@@ -23,7 +23,7 @@ function(gaf_add_isa_sources target)
     # gcc 12 warns about its own AVX-512 header (uninitialized).
     target_compile_options(${objects} PRIVATE ${flags_${isa}} -Wno-psabi -Wno-maybe-uninitialized -Wno-uninitialized)
   endforeach()
-  list(FILTER ARGN EXCLUDE REGEX "mesh_band")  # computes in double whatever the inputs are
+  list(FILTER ARGN EXCLUDE REGEX "/mesh_band\\.cpp$")  # computes in double whatever the inputs are
   add_library(${target}_float64 OBJECT ${ARGN})
   target_link_libraries(${target}_float64 PRIVATE gaf_flags)
   target_compile_definitions(${target}_float64 PRIVATE GAF_ISA=float64 GAF_FLOAT64)

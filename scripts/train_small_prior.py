@@ -90,7 +90,7 @@ class Make:
     stop: int | None = None
     """Stop after so many steps, on the schedule of `steps`."""
     condition: Literal["rig", "pose"] = "rig"
-    """What tells the networks where a view is: the rig, or, for comparison, its camera's direction alone."""
+    """What tells the networks where a view is: the rig, or, for comparison, its camera's place alone (no normals, no warp)."""
     start: Path | None = None
     """Weights that diffusion begins with; those of the finished regression by default."""
 
@@ -173,8 +173,8 @@ def _of_condition(config: TrainConfig, args: Make) -> TrainConfig:
 
 
 def _export(args: Make) -> None:
-    """Of networks that were not trained in this folder yet, the shipped file's weights are kept, and `info` says so; a file for another
-    condition, which those weights do not fit, holds its regression twice then."""
+    """Of networks that were not trained in this folder yet, the shipped file's weights are kept, and `info` says so; they do not fit
+    another condition, whose file holds a regression only until its diffusion is trained."""
     shipped, weights, info = load_prior(), {}, {"first_seed": TRAIN_SEED}
     for task, stages in {"regression": ("polish", "regression"), "diffusion": ("diffusion",)}.items():
         paths = [path for stage in stages if (path := args.folder / stage / "weights.safetensors").exists()]
@@ -182,7 +182,7 @@ def _export(args: Make) -> None:
             if args.condition == shipped.condition:
                 weights[task], info[task] = getattr(shipped, task).state_dict(), "not trained: of the file before"
             elif task == "diffusion":
-                weights[task], info[task] = weights["regression"], "not trained: the regression's"
+                info[task] = "not trained"
             else:
                 sys.exit(f"{args.folder}: holds no regression's weights, and the shipped ones are for another condition")
             continue

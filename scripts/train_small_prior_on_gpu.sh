@@ -7,7 +7,7 @@ set -u
 work=$1 out=$2 total=${3:-330} device=${4:-cuda}
 begin=$(date +%s)
 people=${PEOPLE:-12000} first=${FIRST:-256} options=${OPTIONS:-}
-condition=${CONDITION:-rig} # "pose": for comparison, without the rig
+condition=${CONDITION:-rig} # "pose": for comparison, without normals and warp
 cores=$(nproc)
 mkdir -p "$work" "$out"
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive PYTHONUNBUFFERED=1

@@ -16,19 +16,26 @@ namespace gaf::cpu::GAF_ISA {
 // The overloads below would hide those for one value.
 using gaf::exp2_, gaf::fma_, gaf::log2_, gaf::max_, gaf::min_, gaf::reciprocal_, gaf::select_, gaf::sqrt_;
 
+// Chosen once: below, only these are asked, never the compiler's own macros, which say AVX2 in every unit where its flags do (-march=native).
 #if defined(GAF_FLOAT64)
 constexpr int kVectorBytes = 128;  // the compiler splits a vector of all lanes by itself, which is less to compile than a tree
 #define GAF_AVX512 0
+#define GAF_AVX2 0
 #define GAF_SSE 0
 #elif defined(__AVX512F__)
 constexpr int kVectorBytes = 64;
 #define GAF_AVX512 1
-#elif defined(__AVX2__)
+#define GAF_AVX2 0
+#define GAF_SSE 0
+#elif defined(__AVX2__) && defined(__FMA__)
 constexpr int kVectorBytes = 32;
 #define GAF_AVX512 0
+#define GAF_AVX2 1
+#define GAF_SSE 0
 #else
 constexpr int kVectorBytes = 16;
 #define GAF_AVX512 0
+#define GAF_AVX2 0
 #if defined(__x86_64__)
 #define GAF_SSE 1
 #else
@@ -41,9 +48,11 @@ struct IntOf;
 template <>
 struct IntOf<float> { using type = int32_t; };
 template <>
-struct IntOf<double> { using type = int64_t; };
-template <>
 struct IntOf<int32_t> { using type = int32_t; };
+#if defined(GAF_FLOAT64)
+template <>
+struct IntOf<double> { using type = int64_t; };  // elsewhere doubles have no vectors: the intrinsics below are those of floats and integers
+#endif
 
 template <class S, int N, bool kNative = (N * sizeof(S) <= kVectorBytes)>
 struct Simd;
@@ -62,9 +71,8 @@ struct Mask<S, N, true> {
 #else
   raw m;
   GAF_HD uint32_t bits() const {
-#if defined(__AVX2__)
-    if constexpr (sizeof(S) == 4) return uint32_t(_mm256_movemask_ps((__m256)m));
-    else return uint32_t(_mm256_movemask_pd((__m256d)m));
+#if GAF_AVX2
+    return uint32_t(_mm256_movemask_ps((__m256)m));
 #else
     uint32_t b = 0;
     for (int i = 0; i < N; ++i) b |= uint32_t(m[i] & 1) << i;
@@ -79,6 +87,7 @@ template <class S, int N>
 struct Simd<S, N, true> {
   typedef S raw __attribute__((vector_size(N * sizeof(S))));
   using M = Mask<S, N, true>;
+  static_assert(sizeof(typename IntOf<S>::type) == sizeof(S));
   raw v;
   Simd() = default;
   GAF_HD Simd(raw r) : v(r) {}
@@ -101,11 +110,10 @@ struct Simd<S, N, true> {
   friend GAF_HD Simd operator<<(Simd a, Simd b) { return a.v << b.v; }
   friend GAF_HD Simd operator>>(Simd a, Simd b) { return a.v >> b.v; }
 #if GAF_AVX512
-#define GAF_COMPARE(op, code)                                                                          \
-  friend GAF_HD M operator op(Simd a, Simd b) {                                                        \
-    if constexpr (std::is_same_v<S, float>) return {uint32_t(_mm512_cmp_ps_mask((__m512)a.v, (__m512)b.v, code))};       \
-    else if constexpr (std::is_same_v<S, double>) return {uint32_t(_mm512_cmp_pd_mask((__m512d)a.v, (__m512d)b.v, code))}; \
-    else return {uint32_t(_mm512_cmp_epi32_mask((__m512i)a.v, (__m512i)b.v, (code) & 7))};              \
+#define GAF_COMPARE(op, code)                                                                                      \
+  friend GAF_HD M operator op(Simd a, Simd b) {                                                                    \
+    if constexpr (std::is_same_v<S, float>) return {uint32_t(_mm512_cmp_ps_mask((__m512)a.v, (__m512)b.v, code))}; \
+    else return {uint32_t(_mm512_cmp_epi32_mask((__m512i)a.v, (__m512i)b.v, (code) & 7))};                         \
   }
 #else
 #define GAF_COMPARE(op, code) \
@@ -123,7 +131,6 @@ template <class S, int N>
 GAF_HD Simd<S, N, true> select_(Mask<S, N, true> m, Simd<S, N, true> a, Simd<S, N, true> b) {
 #if GAF_AVX512
   if constexpr (std::is_same_v<S, float>) return (typename Simd<S, N>::raw)_mm512_mask_blend_ps(__mmask16(m.m), (__m512)b.v, (__m512)a.v);
-  else if constexpr (std::is_same_v<S, double>) return (typename Simd<S, N>::raw)_mm512_mask_blend_pd(__mmask8(m.m), (__m512d)b.v, (__m512d)a.v);
   else return (typename Simd<S, N>::raw)_mm512_mask_blend_epi32(__mmask16(m.m), (__m512i)b.v, (__m512i)a.v);
 #else
   return m.m ? a.v : b.v;
@@ -135,7 +142,7 @@ GAF_HD Simd<S, N, true> min_(Simd<S, N, true> a, Simd<S, N, true> b) {
   using R [[maybe_unused]] = typename Simd<S, N, true>::raw;
 #if GAF_AVX512
   if constexpr (std::is_same_v<S, float>) return (R)_mm512_min_ps((__m512)a.v, (__m512)b.v);
-#elif defined(__AVX2__)
+#elif GAF_AVX2
   if constexpr (std::is_same_v<S, float>) return (R)_mm256_min_ps((__m256)a.v, (__m256)b.v);
 #elif GAF_SSE
   if constexpr (std::is_same_v<S, float>) return (R)_mm_min_ps((__m128)a.v, (__m128)b.v);
@@ -148,7 +155,7 @@ GAF_HD Simd<S, N, true> max_(Simd<S, N, true> a, Simd<S, N, true> b) {
   using R [[maybe_unused]] = typename Simd<S, N, true>::raw;
 #if GAF_AVX512
   if constexpr (std::is_same_v<S, float>) return (R)_mm512_max_ps((__m512)a.v, (__m512)b.v);
-#elif defined(__AVX2__)
+#elif GAF_AVX2
   if constexpr (std::is_same_v<S, float>) return (R)_mm256_max_ps((__m256)a.v, (__m256)b.v);
 #elif GAF_SSE
   if constexpr (std::is_same_v<S, float>) return (R)_mm_max_ps((__m128)a.v, (__m128)b.v);
@@ -160,14 +167,11 @@ template <class S, int N>
 GAF_HD Simd<S, N, true> sqrt_(Simd<S, N, true> a) {
   using R [[maybe_unused]] = typename Simd<S, N, true>::raw;
 #if GAF_AVX512
-  if constexpr (std::is_same_v<S, float>) return (R)_mm512_sqrt_ps((__m512)a.v);
-  else return (R)_mm512_sqrt_pd((__m512d)a.v);
-#elif defined(__AVX2__)
-  if constexpr (std::is_same_v<S, float>) return (R)_mm256_sqrt_ps((__m256)a.v);
-  else return (R)_mm256_sqrt_pd((__m256d)a.v);
+  return (R)_mm512_sqrt_ps((__m512)a.v);
+#elif GAF_AVX2
+  return (R)_mm256_sqrt_ps((__m256)a.v);
 #elif GAF_SSE
-  if constexpr (std::is_same_v<S, float>) return (R)_mm_sqrt_ps((__m128)a.v);
-  else return (R)_mm_sqrt_pd((__m128d)a.v);
+  return (R)_mm_sqrt_ps((__m128)a.v);
 #else
   for (int i = 0; i < N; ++i) a.v[i] = std::sqrt(a.v[i]);
   return a;
@@ -178,11 +182,9 @@ template <class S, int N>
 GAF_HD Simd<S, N, true> fma_(Simd<S, N, true> a, Simd<S, N, true> b, Simd<S, N, true> c) {
   using R [[maybe_unused]] = typename Simd<S, N, true>::raw;
 #if GAF_AVX512
-  if constexpr (std::is_same_v<S, float>) return (R)_mm512_fmadd_ps((__m512)a.v, (__m512)b.v, (__m512)c.v);
-  else return (R)_mm512_fmadd_pd((__m512d)a.v, (__m512d)b.v, (__m512d)c.v);
-#elif defined(__AVX2__)
-  if constexpr (std::is_same_v<S, float>) return (R)_mm256_fmadd_ps((__m256)a.v, (__m256)b.v, (__m256)c.v);
-  else return (R)_mm256_fmadd_pd((__m256d)a.v, (__m256d)b.v, (__m256d)c.v);
+  return (R)_mm512_fmadd_ps((__m512)a.v, (__m512)b.v, (__m512)c.v);
+#elif GAF_AVX2
+  return (R)_mm256_fmadd_ps((__m256)a.v, (__m256)b.v, (__m256)c.v);
 #else
   return a.v * b.v + c.v;
 #endif
@@ -190,13 +192,12 @@ GAF_HD Simd<S, N, true> fma_(Simd<S, N, true> a, Simd<S, N, true> b, Simd<S, N, 
 
 template <class S, int N>
 GAF_HD Simd<S, N, true> reciprocal_(Simd<S, N, true> a) {
-#if GAF_AVX512
-  if constexpr (std::is_same_v<S, float>) {  // one Newton step on a 14-bit estimate: 3 ulp, and a third of the time of a division
-    const Simd<S, N, true> r = (typename Simd<S, N, true>::raw)_mm512_rcp14_ps((__m512)a.v);
-    return r * fma_(-a, r, Simd<S, N, true>(2));
-  }
-#endif
+#if GAF_AVX512  // one Newton step on a 14-bit estimate: 3 ulp, and a third of the time of a division
+  const Simd<S, N, true> r = (typename Simd<S, N, true>::raw)_mm512_rcp14_ps((__m512)a.v);
+  return r * fma_(-a, r, Simd<S, N, true>(2));
+#else
   return Simd<S, N, true>(1) / a;
+#endif
 }
 
 // 2^a for a in [-8, 0], which is all that blending needs: (p(a))^8 with p a relative minimax polynomial of 2^(a/8). Relative error 2e-6.

@@ -9,20 +9,18 @@
 namespace gaf::cuda {
 namespace {
 
-using InterpArgs = InterpolateArgs<float>;
-
 // The attributes of a face's corners, as seen by camera c.
 struct Corners {
   const float* row[3];  // [A] each
 };
 
-__device__ __forceinline__ Corners corners_of(const InterpArgs& a, int64_t c, int32_t face) {
+__device__ __forceinline__ Corners corners_of(const InterpolateArgs<float>& a, int64_t c, int32_t face) {
   const float* mesh = a.attributes + (a.n_meshes == 1 ? 0 : c) * a.n_vertices * a.n_channels;
   const int64_t* f = a.faces + 3 * int64_t(face);
   return {{mesh + f[0] * a.n_channels, mesh + f[1] * a.n_channels, mesh + f[2] * a.n_channels}};
 }
 
-__global__ void __launch_bounds__(kThreads) interpolate_fwd_kernel(InterpArgs a) {
+__global__ void __launch_bounds__(kThreads) interpolate_fwd_kernel(InterpolateArgs<float> a) {
   const int64_t p = thread_index();
   if (p >= a.n_cameras * a.n_pixels) return;
   float* out = a.image + p * a.n_channels;
@@ -36,7 +34,7 @@ __global__ void __launch_bounds__(kThreads) interpolate_fwd_kernel(InterpArgs a)
   for (int64_t k = 0; k < a.n_channels; ++k) out[k] = b.x * corners.row[0][k] + b.y * corners.row[1][k] + b.z * corners.row[2][k];
 }
 
-__global__ void __launch_bounds__(kThreads) interpolate_barycentrics_kernel(InterpArgs a) {
+__global__ void __launch_bounds__(kThreads) interpolate_barycentrics_kernel(InterpolateArgs<float> a) {
   const int64_t p = thread_index();
   if (p >= a.n_cameras * a.n_pixels) return;
   Vec3<float> sum{0, 0, 0};
@@ -49,7 +47,7 @@ __global__ void __launch_bounds__(kThreads) interpolate_barycentrics_kernel(Inte
 }
 
 // The triangle of each pixel among those of all cameras, -1 for none.
-__global__ void __launch_bounds__(kThreads) interpolate_keys_kernel(InterpArgs a, int32_t* keys) {
+__global__ void __launch_bounds__(kThreads) interpolate_keys_kernel(InterpolateArgs<float> a, int32_t* keys) {
   const int64_t p = thread_index();
   if (p >= a.n_cameras * a.n_pixels) return;
   const int32_t face = a.triangle_ids[p];
@@ -57,7 +55,7 @@ __global__ void __launch_bounds__(kThreads) interpolate_keys_kernel(InterpArgs a
 }
 
 // v_corners: [C, F, 3, A]. A warp a triangle; lane l takes its pixels l, l + 32, ...
-__global__ void __launch_bounds__(kThreads) interpolate_triangles_kernel(InterpArgs a, Groups by_triangle, double* v_corners) {
+__global__ void __launch_bounds__(kThreads) interpolate_triangles_kernel(InterpolateArgs<float> a, Groups by_triangle, double* v_corners) {
   const int64_t t = thread_index() / kWarp;
   if (t >= a.n_cameras * a.n_faces) return;  // whole warps
   const uint32_t begin = by_triangle.begin[t], end = by_triangle.begin[t + 1];
@@ -78,7 +76,7 @@ __global__ void __launch_bounds__(kThreads) interpolate_triangles_kernel(InterpA
 }
 
 // A thread an attribute of a vertex; where all cameras see one mesh, it sums over them.
-__global__ void __launch_bounds__(kThreads) interpolate_vertices_kernel(InterpArgs a, Groups by_vertex, const double* v_corners) {
+__global__ void __launch_bounds__(kThreads) interpolate_vertices_kernel(InterpolateArgs<float> a, Groups by_vertex, const double* v_corners) {
   const int64_t o = thread_index();
   if (o >= a.n_meshes * a.n_vertices * a.n_channels) return;
   const int64_t k = o % a.n_channels, v = o / a.n_channels % a.n_vertices, mesh = o / a.n_channels / a.n_vertices;
@@ -94,11 +92,11 @@ __global__ void __launch_bounds__(kThreads) interpolate_vertices_kernel(InterpAr
 
 }  // namespace
 
-void interpolate_fwd(const InterpArgs& a, Stream stream) {
+void interpolate_fwd(const InterpolateArgs<float>& a, Stream stream) {
   launch("interpolate_fwd", interpolate_fwd_kernel, blocks_for(a.n_cameras * a.n_pixels), kThreads, 0, stream, a);
 }
 
-void interpolate_bwd(const InterpArgs& a, Stream stream) {
+void interpolate_bwd(const InterpolateArgs<float>& a, Stream stream) {
   const char* name = "interpolate_bwd";
   const int64_t n_pixels = a.n_cameras * a.n_pixels, n_triangles = a.n_cameras * a.n_faces;
   if (a.v_barycentrics) launch(name, interpolate_barycentrics_kernel, blocks_for(n_pixels), kThreads, 0, stream, a);

@@ -222,7 +222,8 @@ class Walk {
 
 // blocks: [gridDim] out, the sums of each strip.
 template <int kStep, bool kGradient>
-__global__ void __launch_bounds__(Strip<kStep, kGradient>::kColumns, Strip<kStep, kGradient>::kBlocks) fwd_kernel(Args a, int rows, Sums* blocks) {
+__global__ void __launch_bounds__(Strip<kStep, kGradient>::kColumns, Strip<kStep, kGradient>::kBlocks) photometric_fwd_kernel(
+    Args a, int rows, Sums* blocks) {
   using S = Strip<kStep, kGradient>;
   GAF_SHARED(float2, in, [2 * S::kIn]);
   GAF_SHARED(float, grads, [kGradient ? 6 * S::kColumns : 1]);
@@ -238,7 +239,7 @@ __global__ void __launch_bounds__(Strip<kStep, kGradient>::kColumns, Strip<kStep
 }
 
 // One block: the tiles' sums in a fixed order.
-__global__ void __launch_bounds__(kThreads) total_kernel(Args a, const Sums* blocks, int64_t n) {
+__global__ void __launch_bounds__(kThreads) photometric_total_kernel(Args a, const Sums* blocks, int64_t n) {
   GAF_SHARED(double, partial, [kWarp]);
   Sums s{};
   for (int64_t i = threadIdx.x; i < n; i += kThreads) {
@@ -260,7 +261,7 @@ __global__ void __launch_bounds__(kThreads) total_kernel(Args a, const Sums* blo
 
 // kVector numbers a thread, loaded as one where the arrays are aligned.
 template <int kVector>
-__global__ void __launch_bounds__(kThreads) bwd_kernel(Args a, int64_t n) {
+__global__ void __launch_bounds__(kThreads) photometric_bwd_kernel(Args a, int64_t n) {
   using Numbers = std::conditional_t<kVector == 4, float4, float>;
   const int64_t first = thread_index() * kVector;
   if (first >= n) return;
@@ -303,8 +304,8 @@ void forward(const Args& a, Stream stream) {
   const dim3 grid(unsigned(strips), unsigned(rows > 0 ? (a.height + rows - 1) / rows : 0), unsigned(images));
   const int64_t n = int64_t(grid.x) * grid.y * grid.z;
   Sums* blocks = stream.scratch<Sums>(n);
-  launch(name, fwd_kernel<kStep, kGradient>, grid, Strip<kStep, kGradient>::kColumns, 0, stream, a, rows, blocks);
-  launch(name, total_kernel, 1, kThreads, 0, stream, a, blocks, n);
+  launch(name, photometric_fwd_kernel<kStep, kGradient>, grid, Strip<kStep, kGradient>::kColumns, 0, stream, a, rows, blocks);
+  launch(name, photometric_total_kernel, 1, kThreads, 0, stream, a, blocks, n);
 }
 
 }  // namespace
@@ -321,9 +322,9 @@ void photometric_loss_bwd(const Args& a, Stream stream) {
   const char* name = "photometric_loss_bwd";
   const int64_t n = a.n_images * a.height * a.width * a.channels;
   if (n % 4 == 0 && aligned(a.image) && aligned(a.target) && aligned(a.ssim_gradient) && aligned(a.v_image)) {
-    launch(name, bwd_kernel<4>, blocks_for(n / 4), kThreads, 0, stream, a, n);
+    launch(name, photometric_bwd_kernel<4>, blocks_for(n / 4), kThreads, 0, stream, a, n);
   } else {
-    launch(name, bwd_kernel<1>, blocks_for(n), kThreads, 0, stream, a, n);
+    launch(name, photometric_bwd_kernel<1>, blocks_for(n), kThreads, 0, stream, a, n);
   }
 }
 

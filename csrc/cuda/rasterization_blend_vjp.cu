@@ -10,7 +10,6 @@
 namespace gaf::cuda {
 namespace {
 
-constexpr const char* kBlendBwd = "rasterization_blend_bwd";
 constexpr int kRound = 64;     // pairs at a time
 constexpr int kEntries = 256;  // (pair, warp) sums at a time; a round of many large splats is cut to 32 pairs, which always fit
 constexpr int kChunk = 8;      // pairs of a warp between the two ways of looking at them

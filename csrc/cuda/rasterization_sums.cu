@@ -146,8 +146,8 @@ __global__ void __launch_bounds__(kThreads) background_sum(BlendPass p, int64_t 
 
 void background_vjp(const BlendPass& pass, float* partial, int64_t chunks, Stream stream) {
   const int64_t cameras = pass.args.n_cameras;
-  launch("rasterization_blend_bwd", background_parts, dim3(unsigned(cameras * chunks)), dim3(kThreads), 0, stream, pass, chunks, partial);
-  launch("rasterization_blend_bwd", background_sum, blocks_for(cameras * kSplatChannels), dim3(kThreads), 0, stream, pass, chunks, partial);
+  launch(kBlendBwd, background_parts, dim3(unsigned(cameras * chunks)), dim3(kThreads), 0, stream, pass, chunks, partial);
+  launch(kBlendBwd, background_sum, blocks_for(cameras * kSplatChannels), dim3(kThreads), 0, stream, pass, chunks, partial);
 }
 
 }  // namespace
@@ -165,9 +165,9 @@ void rasterization_blend_bwd(const RasterizationBlendArgs<float>& a, const Raste
   float* partial = a.v_backgrounds ? stream.scratch<float>(a.n_cameras * chunks * kSplatChannels) : nullptr;
   for_each_pass(pass, [&] {
     if (a.n_channels > kSplatChannels) blend_pass(pass, true, stream);
-    launch("rasterization_blend_bwd", clear_sums, blocks_for(n_rows), dim3(kThreads), 0, stream, pass, sums);
+    launch(kBlendBwd, clear_sums, blocks_for(n_rows), dim3(kThreads), 0, stream, pass, sums);
     blend_vjp_pass(pass, sums, stream);
-    launch("rasterization_blend_bwd", sum_pairs, dim3(unsigned((n_rows + kRows - 1) / kRows)), dim3(kThreads), 0, stream, pass, sums);
+    launch(kBlendBwd, sum_pairs, dim3(unsigned((n_rows + kRows - 1) / kRows)), dim3(kThreads), 0, stream, pass, sums);
     if (a.v_backgrounds) background_vjp(pass, partial, chunks, stream);
   });
 }

@@ -4,6 +4,7 @@
 
 namespace gaf::cuda {
 
+constexpr const char* kBlendBwd = "rasterization_blend_bwd";  // what its kernels' failures are reported as
 constexpr int kMoments = 6;                            // of math/blend.h: 1, u, v, u^2, u v, v^2 times alpha v_alpha; then the colours
 constexpr int kAbsField = kMoments + kSplatChannels;   // with absgrad two sums of absolute values
 constexpr int kPairFields = kAbsField + 2;             // 48 bytes

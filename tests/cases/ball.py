@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -87,3 +88,17 @@ def ball_capture() -> Capture:
             frames.append(Frame(camera, t, c, lambda x=image: x.clone(), lambda x=mask: x.clone(), camera_id=str(c)))
     splits = {"train": tuple(range(0, 2 * TIMESTEPS, 2)), "novel_view": tuple(range(1, 2 * TIMESTEPS, 2))}
     return Capture(tuple(frames), rig, params, splits)
+
+
+def with_picture_to_spoil(capture: Capture) -> tuple[Capture, Callable[[], None]]:
+    """The capture with a first picture that holds NaN from the moment that the returned function is called."""
+    spoiled = []
+
+    def picture() -> torch.Tensor:
+        image = capture.frames[0].image()
+        if spoiled:
+            image[3, 4, 1] = float("nan")
+        return image
+
+    frames = (replace(capture.frames[0], image=picture), *capture.frames[1:])
+    return replace(capture, frames=frames), lambda: spoiled.append(True)

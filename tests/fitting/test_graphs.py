@@ -19,7 +19,7 @@ from gafcore.fitting.schedule import background_at
 from gafcore.fitting.state import FitState
 from gafcore.fitting.step import Scene, StageTimes, Terms, take_step
 from gafcore.ops import pair_room
-from tests.cases.ball import ball_capture
+from tests.cases.ball import ball_capture, with_picture_to_spoil
 
 DENSITY = DensityConfig(start=10, every=10, grad_threshold=1e-5)
 CONFIG = FitConfig(iterations=40, density=DENSITY, sh_degree=1, sh_every=15, color_correction="frame")
@@ -185,21 +185,12 @@ def test_what_cannot_be_captured_goes_on_one_by_one(capture, monkeypatch):
 
 
 def test_a_divergence_is_noticed_before_a_checkpoint_and_by_its_iteration(capture, monkeypatch, tmp_path):
-    spoiled = []
-
-    def picture():
-        image = capture.frames[0].image()
-        if spoiled:
-            image[3, 4, 1] = float("nan")
-        return image
-
-    frames = tuple(replace(f, image=picture) if i == 0 else f for i, f in enumerate(capture.frames))
+    broken, spoil = with_picture_to_spoil(capture)
     config = replace(CONFIG, iterations=30, checkpoint_every=6, sh_degree=0)
     # Pictures are kept, so one that changes must be read anew: no memory for them.
     options = dict(out=tmp_path, execution=Execution(device="cpu", picture_mb=0))
     with pytest.raises(DivergedError, match=r"iteration (8|9|10|11): the loss is nan on the frame of timestep 0, camera 0"):
-        broken = replace(capture, frames=frames)
-        run(broken, monkeypatch, config, Recorder(), callback=lambda i, _: spoiled.append(i) if i == 7 else None, **options)
+        run(broken, monkeypatch, config, Recorder(), callback=lambda i, _: spoil() if i == 7 else None, **options)
     assert (tmp_path / "checkpoints" / "step_000006.safetensors").exists()
     assert_same_bits(run(capture, monkeypatch, config, Recorder(), resume=True, **options), run(capture, monkeypatch, config))
 

@@ -17,7 +17,7 @@ from gafcore.errors import InputError, MissingError
 from gafcore.fitting import CheckpointError, DivergedError, FitConfig, Interrupted, LearningRates, PriorViews, checkpoint, fit
 from gafcore.fitting.step import StepResult
 from gafcore.types import Capture
-from tests.cases.ball import ball_capture, ball_rig
+from tests.cases.ball import ball_capture, ball_rig, with_picture_to_spoil
 
 QUICK = FitConfig(iterations=12, density=DensityConfig(start=4, every=4, grad_threshold=1e-5), checkpoint_every=6, sh_degree=1, sh_every=5)
 
@@ -179,17 +179,9 @@ def test_a_full_disk_leaves_the_last_checkpoint(capture, tmp_path, monkeypatch):
 
 
 def test_nan_ends_the_fit_and_leaves_the_last_checkpoint(capture, tmp_path):
-    spoiled = []
-
-    def picture():
-        image = capture.frames[0].image()
-        if spoiled:
-            image[3, 4, 1] = float("nan")
-        return image
-
-    frames = tuple(replace(f, image=picture) if i == 0 else f for i, f in enumerate(capture.frames))
+    broken, spoil = with_picture_to_spoil(capture)
     with pytest.raises(DivergedError, match=r"iteration \d+: the loss is nan on the frame of timestep 0, camera 0"):
-        run(replace(capture, frames=frames), out=tmp_path, callback=lambda i, _: spoiled.append(i) if i == 7 else None)
+        run(broken, out=tmp_path, callback=lambda i, _: spoil() if i == 7 else None)
     assert json.loads((tmp_path / "checkpoints/latest.json").read_text())["iteration"] == 6
     assert_same_bits(run(capture, out=tmp_path, resume=True), run(capture))
 

@@ -27,6 +27,10 @@ def test_rows_of_numbers_and_of_matrices():
     assert without_conflict(torch.tensor([[[-1.0, -1.0]], [[-1.0, 1.0]]]), first, 5.0).tolist() == [[[0, 0]], [[-1, 1]]]
 
 
+def test_nothing_is_asked_of_a_loss_when_nothing_moves():
+    backward_yielding(torch.tensor(3.0), [], 1.0)
+
+
 def test_gradients_are_added_to_those_that_are_there():
     a, b, c = (torch.zeros(2, requires_grad=True) for _ in range(3))
     (a * torch.tensor([1.0, 2.0])).sum().backward()

@@ -15,7 +15,7 @@ from gafcore.evaluation import evaluate
 from gafcore.export.video import motion_shots, orbit_camera, orbit_shots, render_shots
 from gafcore.fitting import DivergedError, Execution, FitConfig, Interrupted, LearningRates, PriorViews, fit, graphs
 from gafcore.ops import pair_room
-from tests.cases.ball import ball_capture, ball_rig
+from tests.cases.ball import ball_capture, ball_rig, with_picture_to_spoil
 from tests.kernels import gpu_obstacle
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(bool(gpu_obstacle()), reason=f"no GPU to run on: {gpu_obstacle()}")]
@@ -135,14 +135,15 @@ def test_renders_and_figures_are_the_cpus(capture, tmp_path):
         assert abs(a.astype(int) - b.astype(int)).max() <= 1
 
 
-def test_a_prior_is_asked_on_the_cpu(capture):
+@pytest.mark.parametrize("yields", [0.0, 4.0], ids=["in-one-sum", "giving-way"])
+def test_a_prior_is_asked_on_the_cpu(capture, yields):
     side = capture.frames[1].camera
     black = torch.zeros(1, side.height, side.width, 3)
 
     def prior(request):
         seen = (request.vertices, request.background, request.params.expr, request.rig.template, request.render([side]))
         assert {x.device.type for x in seen} == {"cpu"}
-        return PriorViews([side], black, weight=5.0, timestep=1, background=torch.zeros(3), mask=torch.ones(1, 48, 48))
+        return PriorViews([side], black, weight=5.0, timestep=1, background=torch.zeros(3), mask=torch.ones(1, 48, 48), yields=yields)
 
     config = replace(STEADY, iterations=20)
     assert run(capture, config, GRAPHS, prior=prior).history["loss"] == pytest.approx(
@@ -151,18 +152,10 @@ def test_a_prior_is_asked_on_the_cpu(capture):
 
 
 def test_a_divergence_is_found_before_anything_is_written(capture, tmp_path):
-    spoiled = []
-
-    def picture():
-        image = capture.frames[0].image()
-        if spoiled:
-            image[3, 4, 1] = float("nan")
-        return image
-
-    frames = tuple(replace(f, image=picture) if i == 0 else f for i, f in enumerate(capture.frames))
+    broken, spoil = with_picture_to_spoil(capture)
     config, execution = replace(STEADY, iterations=60, checkpoint_every=20), Execution(device="cuda", picture_mb=0)
     with pytest.raises(DivergedError, match=r"iteration (8|9|10|11): the loss is nan on the frame of timestep 0, camera 0"):
-        run(replace(capture, frames=frames), config, execution, out=tmp_path, callback=lambda i, _: spoiled.append(i) if i == 7 else None)
+        run(broken, config, execution, out=tmp_path, callback=lambda i, _: spoil() if i == 7 else None)
     assert not (tmp_path / "checkpoints" / "latest.json").exists()
     assert run(capture, replace(STEADY, iterations=10), GRAPHS).history["loss"][0] < 1  # usable afterwards
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 PATH = Path(__file__).resolve().parents[2] / "scripts" / "check_cuda.py"
@@ -45,3 +46,16 @@ def test_units_hold_every_source_once_and_every_kernel_has_a_home(tmp_path):
     homes = check_cuda.homes([s for s in sources if s not in units])
     assert homes["blend_tiles"] == "rasterization_blend.cu" and homes["number_kernel"] == "groups.cu"
     assert len(homes) == sum(s.read_text().count("__global__") for s in sources if s not in units)
+
+
+def test_units_are_those_that_cmake_makes(tmp_path):
+    """Its two patterns: of the sources that stay alone, and of those merged into "rasterization"."""
+    cmake = (PATH.parents[1] / "cmake" / "cuda.cmake").read_text()
+    alone, together = (re.compile(p.replace("\\\\", "\\")) for p in re.findall(r'source MATCHES "([^"]+)"', cmake))
+    names = re.search(r"foreach\(unit IN ITEMS ([a-z ]+)\)", cmake)[1].split()
+    sources = sorted((PATH.parents[1] / "csrc" / "cuda").rglob("*.cu"))
+    units = check_cuda.units_of(sources, tmp_path)
+    assert {s for s in sources if alone.search(str(s))} == {u for u in units if u in sources}
+    assert [u.stem for u in units if u not in sources] == names
+    merged = (tmp_path / "rasterization.cu").read_text()
+    assert [f'"{s}"' in merged for s in sources] == [bool(together.search(str(s))) and not alone.search(str(s)) for s in sources]

@@ -34,6 +34,16 @@ def test_what_was_not_trained_is_the_shipped_files_and_says_so(tmp_path, capsys)
     assert set(load_file(tmp_path / "prior.safetensors")) >= {"regression.role", "diffusion.role"}
 
 
+def test_another_condition_has_no_diffusion_until_one_is_trained(tmp_path, capsys):
+    weights = tmp_path / "regression" / "weights.safetensors"
+    weights.parent.mkdir()
+    save_file(SmallPriorNetwork().state_dict(), weights, {"step": "7"})
+    script.main(script.Make("export", tmp_path, out=tmp_path / "prior.safetensors", condition="pose"))
+    made = load_prior(tmp_path / "prior.safetensors")
+    assert (made.condition, made.diffusion) == ("pose", None)
+    assert "'diffusion': 'not trained'" in capsys.readouterr().out
+
+
 def test_too_few_people_in_time(tmp_path):
     with pytest.raises(SystemExit, match="only 0 of 5 people in 0 minutes"):
         script.main(script.Make("regression", tmp_path, minutes=0.0, wait_people=5))

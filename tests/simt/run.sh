@@ -16,16 +16,16 @@ for kind in "${kinds[@]}"; do
   echo "-- emulator, $kind"
   wrapper=()
   preload=""
-  workers=(-n auto)
+  workers=()  # the plain tests take less time than workers take to start; of tsan's, one that ends with the status of a race looks well
   case $kind in
     plain) ;;
     asan)
       preload="$(library libasan.so) $(library libubsan.so)"
+      workers=(-n 2)
       export ASAN_OPTIONS=detect_leaks=0  # of Python's own
       ;;
     tsan)
       preload=$(library libtsan.so)
-      workers=()  # a worker that ends with the exit status of a race is not told from one that ends well
       wrapper=(setarch -R)  # gcc 12's runtime cannot place its shadow memory where addresses are random
       # Python and torch were not compiled for it. A race makes the exit status 66.
       export TSAN_OPTIONS="ignore_noninstrumented_modules=1 exitcode=66"

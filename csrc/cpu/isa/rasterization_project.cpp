@@ -61,12 +61,14 @@ GAF_HD V ceil_(V a) {
   const V t = to_float(to_int(a));
   return t + select_(t < a, V(1), V(0));
 }
+#if defined(GAF_FLOAT64)
 GAF_HD Lanes<double> ceil_(Lanes<double> a) {
   double lane[kLanes];
   a.store(lane);
   for (double& x : lane) x = std::ceil(x);
   return Lanes<double>::load(lane);
 }
+#endif
 
 }  // namespace
 

@@ -23,13 +23,16 @@ from gafcore.types import Capture, Frame
 PRESETS: dict[str, PseudoConfig | None] = {
     "none": None,
     "sds": PseudoConfig(prior_start="sds", prior_levels=(0.02, 0.98), prior_weight=60.0),
-    "render": PseudoConfig(prior_start="render", prior_levels=(0.02, 0.98)),
+    "render": PseudoConfig(
+        prior_start="render", prior_levels=(0.02, 0.98), prior_weight=1.0, prior_yields=0.0, prior_fades=1.0, refresh_every=1
+    ),
     "refined": PseudoConfig(prior_start="refined"),
     "regression": PseudoConfig(),
 }
-"""none: no prior; sds: score distillation; render: GAF's pseudo ground truths, from noised renders; regression, refined: the defaults of
-`gafcore fit`, and the same made sharper by a little noise and denoising. The gradient of a squared loss is small: of 2, 20 and 60, the best
-weight was taken (docs/small_prior.md)."""
+"""none: no prior; sds: score distillation, which gives way and fades as the defaults do; render: GAF's pseudo ground truths, from noised
+renders, with the paper's settings; regression, refined: the defaults of `gafcore fit`, and the same made sharper by a little noise and
+denoising. The gradient of a squared loss is small: sds has the largest of three weights that were tried on one person, 2, 20 and 60
+(docs/small_prior.md)."""
 _SHOWN = 6
 
 

@@ -55,13 +55,14 @@ class PriorViews:
     Attributes:
         cameras: Of one image size.
         targets: Of that size, or smaller by a whole factor: renders are averaged to it before they are compared.
-        weight: Scales the loss of these views.
+        weight: Scales the loss of these views; with 0 they are not drawn.
         timestep: The moment they show; that of the request's frame where absent.
         background: RGB behind the head in the targets; the request's where absent.
         mask: Weights of pixels, 0 to 1; the loss shrinks with their mean. All 1 where absent.
-        yields: Leave out of these views' gradient what points against the training picture's, at most so many times that (`yielding.py`).
-        eps2d: Blur of every splat in these renders, square pixels; the rasterizer's own where absent.
         squared: Compare by the mean squared difference, times 0.5, instead of L_img: score distillation.
+        eps2d: Blur of every splat in these renders, square pixels; the rasterizer's own where absent.
+        yields: Leave out of these views' gradient what points against that of the rest of the loss (the training picture and the
+            penalties), at most so many times that (`yielding.py`).
     """
 
     cameras: Sequence[Camera]
@@ -71,8 +72,8 @@ class PriorViews:
     background: Float[Tensor, "3"] | None = None
     mask: Float[Tensor, "C h w"] | None = None
     squared: bool = False
-    yields: float = 0.0
     eps2d: float | None = None
+    yields: float = 0.0
 
 
 class Prior(Protocol):

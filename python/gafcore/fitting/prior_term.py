@@ -22,7 +22,7 @@ from gafcore.types import Camera, Frame, RigParams
 
 @dataclass(frozen=True)
 class PriorTerm:
-    """A loss, and how far its gradient gives way to the training picture's (`PriorViews.yields`)."""
+    """A loss, and how far its gradient gives way to that of the rest of the loss (`PriorViews.yields`)."""
 
     loss: Float[Tensor, ""]
     yields: float
@@ -76,7 +76,7 @@ def prior_loss(
         generator=generator(config, "prior", iteration),
     )
     views = prior(request)
-    if views is None:
+    if views is None or views.weight == 0:
         return None
     if views.timestep is not None and views.timestep != frame.timestep:
         vertices = avatar.rig.vertices(params[views.timestep].detach())

@@ -50,11 +50,11 @@ class PseudoConfig:
     """Weight of pixels whose surface the training picture shows, relative to the others (GAF: 1). Less than 1 trusts the prior less where
     pictures know better; with the shipped prior it only cost quality."""
     prior_yields: float = 4.0
-    """Where the prior pulls a Gaussian against the training picture, its pull is left out, but for what exceeds so many times the
-    picture's (GAF: 0)."""
+    """Where the prior pulls a Gaussian against the rest of the loss (the training picture and the penalties), its pull is left out, but
+    for what exceeds so many times theirs (GAF: 0)."""
     prior_fades: float = 0.5
-    """Share of the iterations after which the prior's weight goes down, in a straight line to zero at `prior_until` (GAF: 1, not at all).
-    What no picture shows has grown by then and is held in place by little; what the pictures show gets sharp."""
+    """Share of the iterations after which the prior's weight goes down, in a straight line to zero at `prior_until`: less than that, or 1
+    for not at all (GAF). What no picture shows has grown by then and is held in place by little; what the pictures show gets sharp."""
     prior_until: float = 1.0
     """Share of the iterations after which the prior is silent (GAF: 1)."""
     prior_views: int = 4
@@ -69,6 +69,10 @@ class PseudoConfig:
         for name in ("prior_seen", "prior_until", "prior_fades"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must be 0 to 1, got {getattr(self, name)}")
+        if self.prior_until <= self.prior_fades < 1:
+            raise InputError(
+                f"prior_fades must be less than prior_until ({self.prior_until}), or 1 to keep the weight, got {self.prior_fades}"
+            )
         for name in ("prior_weight", "prior_yields"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name} must be 0 or more, got {getattr(self, name)}")
@@ -94,9 +98,15 @@ def make_prior(name: str, config: PseudoConfig = PseudoConfig()) -> PseudoTruths
 
 
 class PseudoTruths:
-    """A `fitting.Prior` over the small prior's networks. `state` and `restore` let a resumed fit go on with the same pool."""
+    """A `fitting.Prior` over the small prior's networks. `state` and `restore` let a resumed fit go on with the same pool.
+
+    Raises:
+        InputError: `config` starts from something that needs a diffusion network, and `prior` has none.
+    """
 
     def __init__(self, prior: SmallPrior, config: PseudoConfig = PseudoConfig()) -> None:
+        if prior.diffusion is None and config.prior_start != "regression":
+            raise InputError(f"the prior holds a regression only, so prior_start must be regression, got {config.prior_start!r}")
         self.prior, self.config, self.n_views = prior, config, prior.n_views
         self._pool: list[dict[str, Tensor]] = []
         set_bytes = prior.n_views * (prior.size**2 * 4 + 4 * (16 + 9)) + 64
@@ -105,14 +115,15 @@ class PseudoTruths:
     @property
     def identity(self) -> str:
         """Changes with the weights and the settings: a resumed fit must meet the same."""
-        digest = hashlib.sha256(json.dumps(asdict(self.config)).encode())
+        digest = hashlib.sha256(json.dumps([asdict(self.config), self.prior.condition]).encode())
         for network in (self.prior.regression, self.prior.diffusion):
-            for x in network.state_dict().values():
+            for x in () if network is None else network.state_dict().values():
                 digest.update(x.numpy().tobytes())
         return digest.hexdigest()
 
     def __call__(self, request: PriorRequest) -> PriorViews | None:
-        if request.iteration > self.config.prior_until * request.iterations:
+        weight = self.config.prior_weight * self._faded(request.iteration / request.iterations)
+        if weight == 0 or request.iteration > self.config.prior_until * request.iterations:
             return None
         distilling = self.config.prior_start == "sds"
         if distilling or (request.iteration - 1) % self.config.refresh_every == 0:
@@ -124,7 +135,7 @@ class PseudoTruths:
         return PriorViews(
             cameras=[Camera(chosen["viewmats"][i], chosen["Ks"][i], size, size) for i in views],
             targets=chosen["targets"][views].float() / 255,
-            weight=self.config.prior_weight * self._faded(request.iteration / request.iterations),
+            weight=weight,
             timestep=int(chosen["timestep"]),
             background=chosen["background"],
             mask=None if distilling else 1 - (1 - self.config.prior_seen) * chosen["seen"][views].float(),
@@ -136,7 +147,7 @@ class PseudoTruths:
     def _faded(self, share: float) -> float:
         """What is left of the weight after this share of the fit."""
         begin, end = self.config.prior_fades, self.config.prior_until
-        return 1.0 if share <= begin or begin >= end else max(end - share, 0.0) / (end - begin)
+        return 1.0 if share <= begin else max(end - share, 0.0) / (end - begin)
 
     def state(self) -> dict[str, Tensor]:
         """The pool, stacked."""

@@ -158,6 +158,7 @@ def move(state: FitState, outcome: Outcome, inputs: Inputs, times: StageTimes) -
     with times.stage("backward"):
         outcome.loss.backward()
         if outcome.yielding is not None:
+            # Both passes share `current_avatar`'s views and concatenation, which save no tensors that the first pass would have freed.
             gaussians = [x for name, x in state.adam.tensors.items() if name in GAUSSIAN_TENSORS]
             backward_yielding(outcome.yielding, gaussians, outcome.yields)
     with times.stage("density"):

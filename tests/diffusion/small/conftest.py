@@ -23,6 +23,7 @@ def people_folder(tmp_path):
         "visibility": 255 * rng.integers(0, 2, (n, N_VIEWS, s, s), dtype=np.uint8),
         "normals": rng.integers(-127, 127, (n, N_VIEWS, s, s, 3), dtype=np.int8),
         "angles": rng.normal(size=(n, N_VIEWS, 2)).astype(np.float32),
+        "placements": rng.normal(size=(n, N_VIEWS, 4)).astype(np.float32),
         "cameras": rng.normal(size=(n, N_VIEWS + 1, 25)).astype(np.float32),
     }
     save_file(arrays, tmp_path / f"people_{TRAIN_SEED}.safetensors")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -11,7 +13,7 @@ from gafcore.diffusion.small.prior import SmallPrior, load_prior, save_prior
 from gafcore.diffusion.small.store import make_set
 from gafcore.errors import InputError, MissingError
 from gafcore.rigs import load_rig
-from tests.cases.small_prior import TINY, tiny_prior
+from tests.cases.small_prior import TINY, tiny_prior, woken
 
 
 @pytest.fixture
@@ -60,6 +62,29 @@ def test_what_is_no_prior(prior, tmp_path):
     save_prior(bad, incomplete, TINY, {})
     with pytest.raises(InputError, match="place"):
         load_prior(bad)
+
+
+def test_the_condition_is_one_that_there_is(prior, tmp_path):
+    path = tmp_path / "p.safetensors"
+    save_prior(path, weights(prior), replace(TINY, condition="moon"), {})
+    with pytest.raises(InputError, match=r"p\.safetensors: .*network\.condition must be one of rig, pose, got 'moon'"):
+        load_prior(path)
+
+
+def test_a_prior_of_poses_refuses_normals_and_warp(views):
+    config = replace(TINY, condition="pose")
+    with pytest.raises(InputError, match="this prior's condition is 'pose': it takes neither normals nor warp"):
+        SmallPrior(woken(config), woken(config))(**views)
+
+
+def test_a_file_without_diffusion_regresses_only(prior, tmp_path):
+    path = tmp_path / "p.safetensors"
+    save_prior(path, {"regression": prior.regression.state_dict()}, TINY, {})
+    loaded = load_prior(path).to("cpu")
+    given = (torch.zeros(1, 6, 16, 16), torch.zeros(1, 2, 3, 16, 16), torch.zeros(1, 2, 4, 16, 16))
+    assert loaded.diffusion is None and loaded.regress(*given).shape == (1, 2, 3, 16, 16)
+    with pytest.raises(InputError, match="this prior holds a regression only"):
+        loaded.denoise(*given)
 
 
 def test_sampling_is_a_function_of_the_generator(prior, views):

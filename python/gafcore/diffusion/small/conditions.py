@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from gafcore.captures.synthetic.noise import uniform
-from gafcore.diffusion.small.pose import direction_of, pose_only
+from gafcore.diffusion.small.pose import placement_of, pose_only
 from gafcore.diffusion.small.views import head_crop, head_pose, view_camera
 from gafcore.diffusion.small.warp import carry
 from gafcore.mesh import normal_map
@@ -67,8 +67,8 @@ def prepare(
     image = torch.cat([2 * picture - 1, normals])[None]
     given = (image, (2 * fill - 1).permute(0, 3, 1, 2)[None], conditions.permute(0, 3, 1, 2)[None])
     if condition == "pose":
-        directions = torch.stack([direction_of(target, pose) for target in targets])
-        given = pose_only(*given, background[None], directions[None])
+        placements = torch.stack([placement_of(target, pose) for target in targets])
+        given = pose_only(*given, background[None], placements[None])
     return Conditions(*given, cameras=tuple(targets))
 
 

@@ -42,8 +42,8 @@ class NetworkConfig:
     views: int = 4
     """Views that are made together."""
     condition: Literal["rig", "pose"] = "rig"
-    """What says where a view is: the rig (its normals, and the picture's colours carried through it), or only the direction of its camera
-    (`pose.py`), for comparison."""
+    """What says where a view is: the rig (its normals, and the picture's colours carried through it), or only the place of its camera
+    (`pose.py`: no normals, no warp), for comparison."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -17,6 +17,7 @@ from gafcore.captures.synthetic.look import Look, random_look
 from gafcore.captures.synthetic.motion import random_identity, random_motion
 from gafcore.captures.synthetic.noise import generator, normal, uniform
 from gafcore.captures.synthetic.render import render_views
+from gafcore.diffusion.small.pose import placement_of
 from gafcore.diffusion.small.views import HeadPose, head_pose, view_camera
 from gafcore.diffusion.small.warp import Carried, carry
 from gafcore.mesh import normal_map, vertex_normals
@@ -48,6 +49,7 @@ class Person:
     visibility: np.ndarray  # uint8 [8, 64, 64], 0 or 255
     normals: np.ndarray  # int8 [8, 64, 64, 3]
     angles: np.ndarray  # float32 [8, 2]
+    placements: np.ndarray  # float32 [8, 4], see `placement_of`
     cameras: np.ndarray  # float32 [9, 25]: viewmat and K, the input's first
 
     @staticmethod
@@ -81,7 +83,8 @@ def make_person(rig: Rig, seed: int) -> Person:
     carried = carry(picture, camera, targets, tracked, rig.faces, rig=rig)
     small = _half(camera)
     normals = normal_map(tracked, rig.faces, small)[0]
-    return _pack(picture, normals, truths, carried, angles, [small, *targets])
+    placements = torch.stack([placement_of(target, pose) for target in targets])
+    return _pack(picture, normals, truths, carried, angles, placements, [small, *targets])
 
 
 @torch.no_grad()
@@ -161,7 +164,9 @@ def _half(camera: Camera) -> Camera:
     return replace(camera, K=camera.K * torch.tensor([[0.5], [0.5], [1.0]]), width=camera.width // 2, height=camera.height // 2)
 
 
-def _pack(picture: Tensor, image_normals: Tensor, truths: Tensor, carried: Carried, angles: Tensor, cameras: Sequence[Camera]) -> Person:
+def _pack(
+    picture: Tensor, image_normals: Tensor, truths: Tensor, carried: Carried, angles: Tensor, placements: Tensor, cameras: Sequence[Camera]
+) -> Person:
     small = avg_pool2d(picture.permute(2, 0, 1)[None], 2)[0].permute(1, 2, 0)
     return Person(
         image=_bytes(small),
@@ -171,6 +176,7 @@ def _pack(picture: Tensor, image_normals: Tensor, truths: Tensor, carried: Carri
         visibility=_bytes(carried.visibility),
         normals=_signed(carried.normals),
         angles=angles.numpy().astype(np.float32),
+        placements=placements.numpy(),
         cameras=torch.stack([torch.cat([c.viewmat.flatten(), c.K.flatten()]) for c in cameras]).numpy(),
     )
 

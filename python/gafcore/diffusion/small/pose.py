@@ -1,7 +1,7 @@
-"""The small prior without the rig, for comparison: a view is told by its camera's direction alone, as in MVDream (GAF's ablation).
+"""The small prior without normals and warp, for comparison: a view is told by where its camera stands, as in MVDream (GAF's ablation).
 
-The networks stay the same, and so do their inputs' shapes: the direction takes the place of the normals, the same in all pixels, and
-nothing is carried through the rig. What is left of the person is the picture.
+The networks stay the same, and so do their inputs' shapes: the camera's place takes the place of the normals, and its roll that of
+visibility, the same in all pixels. The rig still says where the head is and how it is turned; of its shape nothing is left.
 """
 
 from __future__ import annotations
@@ -11,20 +11,27 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gafcore.cameras import camera_position
-from gafcore.diffusion.small.views import HeadPose
+from gafcore.diffusion.small.views import FAR_M, HeadPose
 from gafcore.types import Camera
 
-
-def direction_of(camera: Camera, pose: HeadPose) -> Float[Tensor, "3"]:
-    """From the middle of the head to the camera, in the head's own axes (left, up, ahead), length 1."""
-    away = (camera_position(camera) - pose.center) @ pose.axes
-    return away / away.norm()
+_ROLL_UNIT_RAD = 0.1  # views of training are rolled by 0.03 (standard deviation), which would be faint beside the other numbers
 
 
-def directions_at(angles_deg: Float[Tensor, "*B 2"]) -> Float[Tensor, "*B 3"]:
-    """The same from azimuth and elevation, degrees, as `Person.angles` has them."""
-    azimuth, elevation = torch.deg2rad(angles_deg).unbind(-1)
-    return torch.stack([elevation.cos() * azimuth.sin(), elevation.sin(), elevation.cos() * azimuth.cos()], -1)
+def placement_of(camera: Camera, pose: HeadPose) -> Float[Tensor, "4"]:
+    """Where a camera stands about a head.
+
+    Returns:
+        From the middle of the head to the camera, in the head's own axes (left, up, ahead), in units of 1.1 m, so about as long as a
+        normal; and the picture's roll from the head's upright, in units of 0.1 rad, positive where the head leans to its right.
+    """
+    away = (camera_position(camera) - pose.center) @ pose.axes / FAR_M
+    right_up, down_up = camera.viewmat[:2, :3] @ pose.axes[:, 1]
+    return torch.cat([away, torch.atan2(-right_up, -down_up)[None] / _ROLL_UNIT_RAD])
+
+
+def mirrored(placements: Float[Tensor, "*B 4"]) -> Float[Tensor, "*B 4"]:
+    """Of the cameras that see a head's mirror image as these see the head."""
+    return placements * placements.new_tensor([-1.0, 1.0, 1.0, -1.0])
 
 
 def pose_only(
@@ -32,13 +39,12 @@ def pose_only(
     fill: Float[Tensor, "B N 3 H W"],
     conditions: Float[Tensor, "B N 4 H W"],
     background: Float[Tensor, "B 3"],
-    directions: Float[Tensor, "B N 3"],
+    placements: Float[Tensor, "B N 4"],
 ) -> tuple[Float[Tensor, "B 6 H W"], Float[Tensor, "B N 3 H W"], Float[Tensor, "B N 4 H W"]]:
-    """What the networks take (`SmallPriorNetwork.forward`), with everything that came from the rig replaced by the views' directions.
+    """What the networks take (`SmallPriorNetwork.forward`), with normals, visibility and warp replaced by the views' placements.
 
-    Mirrored sets need directions whose first coordinate has changed sign, as that of the normals has.
+    Where training leaves out the picture, it leaves out the roll too, which has the channel of visibility.
     """
     image = torch.cat([image[:, :3], torch.zeros_like(image[:, 3:])], 1)
     behind = (2 * background - 1)[:, None, :, None, None].expand_as(fill)
-    planes = directions[..., None, None].expand_as(fill)
-    return image, behind, torch.cat([torch.zeros_like(conditions[:, :, :1]), planes], 2)
+    return image, behind, placements.roll(1, -1)[..., None, None].expand_as(conditions).contiguous()

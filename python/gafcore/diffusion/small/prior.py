@@ -21,15 +21,15 @@ from gafcore.files import atomic_path
 
 FILE_NAME = "small_prior.safetensors"
 _FULL_STEPS = 10  # of sampling from pure noise; more only lower PSNR
-TASKS = ("regression", "diffusion")
+CONDITIONS = ("rig", "pose")
 
 
 @dataclass(frozen=True)
 class SmallPrior:
-    """Two networks of one shape: `regression` answers at once, `diffusion` denoises."""
+    """Two networks of one shape: `regression` answers at once, `diffusion`, where it was trained, denoises."""
 
     regression: SmallPriorNetwork
-    diffusion: SmallPriorNetwork
+    diffusion: SmallPriorNetwork | None
 
     @property
     def size(self) -> int:
@@ -48,7 +48,7 @@ class SmallPrior:
 
     def to(self, device: torch.device | str) -> SmallPrior:
         """Both networks there (moved, not copied); `regress` and `denoise` then take tensors of that device."""
-        return SmallPrior(self.regression.to(device), self.diffusion.to(device))
+        return SmallPrior(self.regression.to(device), None if self.diffusion is None else self.diffusion.to(device))
 
     @torch.no_grad()
     def regress(
@@ -82,7 +82,13 @@ class SmallPrior:
             steps: For the whole schedule; a share `strength` of them is taken.
             guidance: 1 for none; more moves away from what the normals alone suggest.
             generator: Of the noise.
+
+        Raises:
+            InputError: The prior has no network for this.
         """
+        if self.diffusion is None:
+            raise InputError("this prior holds a regression only; denoising needs one whose diffusion was trained too")
+        network = self.diffusion
         if not 0 < strength <= 1:
             raise ValueError(f"strength must be in (0, 1], got {strength}")
         source = fill.device if generator is None else generator.device
@@ -94,8 +100,8 @@ class SmallPrior:
 
         def clean(x: Tensor, t: float) -> Tensor:
             levels = torch.full((x.shape[0],), t, device=x.device)
-            seen = self.diffusion(x, levels, image, fill, conditions)
-            return seen if bare is None else torch.lerp(self.diffusion(x, levels, *bare), seen, guidance)
+            seen = network(x, levels, image, fill, conditions)
+            return seen if bare is None else torch.lerp(network(x, levels, *bare), seen, guidance)
 
         return ddim(noisy, strength, taken, clean)
 
@@ -121,7 +127,13 @@ class SmallPrior:
 
         Raises:
             ValueError: `warp` or `visibility` is missing, a shape does not fit, or another output is asked for.
+            InputError: The prior's condition is "pose": such networks do not take these inputs, but those of `prepare`.
         """
+        if self.condition != "rig":
+            raise InputError(
+                f"this prior's condition is {self.condition!r}: it takes neither normals nor warp, which a ViewSampler gives;"
+                " call regress or denoise with what small/conditions.py prepares for that condition"
+            )
         if output_type != "pt" or return_dict:
             raise ValueError(f"the small prior gives a tuple of tensors; got output_type {output_type!r}, return_dict {return_dict}")
         if warp is None or visibility is None:
@@ -154,8 +166,8 @@ def _without_picture(image: Tensor, fill: Tensor, conditions: Tensor) -> tuple[T
 
 
 def save_prior(path: str | Path, weights: dict[str, dict[str, Tensor]], config: NetworkConfig, info: dict[str, Any]) -> None:
-    """Write both networks in half precision, with their sizes and whatever `info` tells of their making."""
-    tensors = {f"{task}.{name}": x.half().contiguous() for task in TASKS for name, x in weights[task].items()}
+    """Write the networks ("diffusion" may be absent) in half precision, with their sizes and whatever `info` tells of their making."""
+    tensors = {f"{task}.{name}": x.half().contiguous() for task in weights for name, x in weights[task].items()}
     metadata = {"format": "gafcore small prior 1", "network": json.dumps(config.to_json()), "info": json.dumps(info)}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata)
@@ -182,10 +194,13 @@ def _read(path: Path) -> SmallPrior:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118  (no mapping)
         config = NetworkConfig(**json.loads(metadata["network"]))
-        networks = [_network(config, tensors, task) for task in TASKS]
+        if config.condition not in CONDITIONS:
+            raise ValueError(f"network.condition must be one of {', '.join(CONDITIONS)}, got {config.condition!r}")
+        regression = _network(config, tensors, "regression")
+        diffusion = _network(config, tensors, "diffusion") if any(name.startswith("diffusion.") for name in tensors) else None
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: is not a small prior that this gafcore can read ({error})") from None
-    return SmallPrior(*networks)
+    return SmallPrior(regression, diffusion)
 
 
 def _network(config: NetworkConfig, tensors: dict[str, Tensor], task: str) -> SmallPriorNetwork:

@@ -13,10 +13,10 @@ from safetensors.numpy import load_file
 from torch import Tensor
 
 from gafcore.diffusion.small.people import N_VIEWS
-from gafcore.diffusion.small.pose import directions_at
+from gafcore.diffusion.small.pose import mirrored
 from gafcore.diffusion.small.store import TRAIN_SEED, Batch, chunks_there, posed
 
-_KEPT = ("image", "image_normals", "targets", "fill", "visibility", "normals", "angles")  # what training reads of a `Person`
+_KEPT = ("image", "image_normals", "targets", "fill", "visibility", "normals", "placements")  # what training reads of a `Person`
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,8 @@ class ResidentPeople:
         made = self._batch(draw)
         if condition == "rig":
             return made
-        directions = directions_at(self.tensors["angles"][draw.people[:, None], draw.views])
-        left = torch.where(draw.mirrored[:, None], -directions[..., 0], directions[..., 0])
-        return posed(made, torch.cat([left[..., None], directions[..., 1:]], -1))
+        placements = self.tensors["placements"][draw.people[:, None], draw.views]
+        return posed(made, torch.where(draw.mirrored[:, None, None], mirrored(placements), placements))
 
     def _batch(self, draw: Draw) -> Batch:
         """The batch that `draw`, on the device, describes: what `store.make_set`, `recolor` and `mirror` make of each set."""

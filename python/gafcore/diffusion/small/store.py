@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gafcore.captures.synthetic.noise import generator, uniform
 from gafcore.diffusion.small.people import N_VIEWS, Person, make_person
-from gafcore.diffusion.small.pose import directions_at, pose_only
+from gafcore.diffusion.small.pose import pose_only
 from gafcore.errors import MissingError
 from gafcore.files import atomic_path
 from gafcore.rigs.base import Rig
@@ -67,6 +67,8 @@ def read_people(folder: Path, first_seed: int, count: int) -> dict[str, np.ndarr
         if not path.exists():
             raise MissingError(f"{path}: no such file; make it with scripts/train_small_prior.py people")
         parts.append(load_file(path))
+        if absent := set(Person.names()) - set(parts[-1]):
+            raise MissingError(f"{path}: has no {', '.join(sorted(absent))}: another version wrote it; make the people again")
     return {name: np.concatenate([part[name] for part in parts])[:count] for name in Person.names()}
 
 
@@ -127,7 +129,7 @@ def training_batch(people: GrowingPeople, size: int, n_views: int, seed: int, st
         person = people.draw(seed, step * size + k)
         views = torch.randperm(N_VIEWS, generator=rng)[:n_views].tolist()
         made = recolor(make_set(people.including(person), person, views, random_background(rng), condition), rng)
-        sets.append(mirror(made) if uniform(rng, 0, 1) < 0.5 else made)
+        sets.append(mirror(made, condition) if uniform(rng, 0, 1) < 0.5 else made)
     return join(sets)
 
 
@@ -152,12 +154,12 @@ def make_set(
         masks=targets[None, :, 3:],
         background=background[None],
     )
-    return made if condition == "rig" else posed(made, directions_at(torch.from_numpy(people["angles"][person, chosen]))[None])
+    return made if condition == "rig" else posed(made, torch.from_numpy(people["placements"][person, chosen])[None])
 
 
-def posed(batch: Batch, directions: Float[Tensor, "B N 3"]) -> Batch:
-    """For networks that do not see the rig (`pose.py`)."""
-    image, fill, conditions = pose_only(batch.image, batch.fill, batch.conditions, batch.background, directions)
+def posed(batch: Batch, placements: Float[Tensor, "B N 4"]) -> Batch:
+    """For networks that see neither normals nor warp (`pose.py`)."""
+    image, fill, conditions = pose_only(batch.image, batch.fill, batch.conditions, batch.background, placements)
     return replace(batch, image=image, fill=fill, conditions=conditions)
 
 
@@ -178,11 +180,13 @@ def recolor(batch: Batch, rng: torch.Generator) -> Batch:
     return Batch(image, change(batch.fill), batch.conditions, change(batch.targets), batch.masks, background[None])
 
 
-def mirror(batch: Batch) -> Batch:
-    """Left and right exchanged."""
+def mirror(batch: Batch, condition: str = "rig") -> Batch:
+    """Left and right exchanged, for networks of this `NetworkConfig.condition`."""
     image, conditions = batch.image.flip(-1), batch.conditions.flip(-1)
     image[:, 3] *= -1
     conditions[:, :, 1] *= -1
+    if condition == "pose":
+        conditions[:, :, 0] *= -1  # the roll; else visibility
     return Batch(image, batch.fill.flip(-1), conditions, batch.targets.flip(-1), batch.masks.flip(-1), batch.background)
 
 

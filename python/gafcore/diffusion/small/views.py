@@ -20,7 +20,7 @@ from gafcore.rigs.base import Rig
 from gafcore.types import Camera
 
 HEAD_RADIUS_M = 0.18  # head with hair, from the middle of the skull
-_FAR_M = 1.1  # the middle of GAF's distances, 1.0 to 1.2
+FAR_M = 1.1  # the middle of GAF's distances, 1.0 to 1.2
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def view_camera(pose: HeadPose, azimuth_rad: float, elevation_rad: float, distan
     direction = torch.tensor([ring * math.sin(azimuth_rad), math.sin(elevation_rad), ring * math.cos(azimuth_rad)])
     eye = pose.center + distance_m * (pose.axes @ direction)
     up = pose.axes @ torch.tensor([math.sin(roll_rad), math.cos(roll_rad), 0.0])
-    focal_px = 0.5 * size * _FAR_M / HEAD_RADIUS_M
+    focal_px = 0.5 * size * FAR_M / HEAD_RADIUS_M
     return look_at(eye.tolist(), pose.center.tolist(), up.tolist(), focal_px=focal_px, width=size, height=size)
 
 
