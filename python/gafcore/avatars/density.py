@@ -32,7 +32,7 @@ class DensityConfig:
     """Gaussians with a world standard deviation above this are split, smaller ones cloned; metres (1 % of a 1 m scene)."""
     prune_opacity: float = 0.005
     """Gaussians fainter than this are removed, except the last one of a triangle."""
-    max_gaussians: int = 60_000
+    max_gaussians: int = 100_000
     """No more Gaussians than this; the largest gradients go first. The initial one a triangle is always allowed."""
 
 

@@ -39,7 +39,7 @@ class Track:
 
 
 def track(clip: Clip, rig: Rig, config: TrackConfig | None = None, *, models: ModelFiles | None = None) -> Track:
-    """Fit `rig` to every frame of `clip`: landmarks and masks, one least-squares solve, poses adjusted to points of the whole head, head masks.
+    """Fit `rig` to every frame of `clip`: landmarks and masks, one least-squares solve, poses by points of the whole head, head masks.
 
     Args:
         clip: gafcore.captures.video.read gives one.
