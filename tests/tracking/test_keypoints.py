@@ -91,7 +91,8 @@ def test_hair_begins_where_the_face_ends(followed):
     posed = (posed - poses.shift[frame]) @ poses.turn[frame]
     nearest = cKDTree(posed.numpy()).query(tracks.start[0].numpy())[1]
     face = rig.regions["face"].numpy()[nearest]
-    assert face[tracks.skin[0].numpy()].mean() > 0.95
+    skin = tracks.skin[0].numpy()
+    assert face[skin].mean() > 0.95 and face[~skin].mean() < 0.2, face[~skin].mean()
 
 
 def test_size_of_the_face(nodding):

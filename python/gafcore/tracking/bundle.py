@@ -31,6 +31,7 @@ _ROUNDS, _OVER = (
 )  # over-relaxation: moves go further than where their half of the unknowns would stop; twelve are then as good as sixty
 _CHUNK = 32  # frames whose Jacobians a thread makes at once
 _FEWEST_FRAMES = 5  # of a shot: fewer say nothing about depth
+_FEWEST_POINTS = 20  # seen in a frame: else its pose is left to landmarks and neighbours
 _ERROR = 0.01  # of a point's place in the picture, in face sizes, one standard deviation; half the weight at this error
 _SKIN_M, _HAIR_M = 0.002, 0.015  # how far points are from where they start
 _BEHIND_M = 0.04  # heads turn about an axis this far behind the skin, nearly: turns about it shift the picture least
@@ -54,20 +55,22 @@ def adjust(clip: Clip, detections: Detections, rig: Rig, solution: Solution) -> 
     """
     if "face" not in rig.regions or not bool(rig.regions["face"].any()):
         return solution
-    rig, poses, moved = rig.to("cpu"), poses_of(rig.to("cpu"), solution.params), False
+    rig, known = rig.to("cpu"), torch.zeros(len(detections), dtype=torch.bool)
     with one_thread():
+        poses = poses_of(rig, solution.params)
         for begin, end in pairwise([0, *detections.cuts, len(detections)]):
             frames = [t for t in range(begin, end) if bool(detections.found[t])]
             if len(frames) < _FEWEST_FRAMES:
                 continue
             tracks = follow_points(clip, detections, rig, solution, frames, poses)
-            if bool(tracks.seen.any()):
-                lens = Lens(solution.focal_px, detections.width / 2, detections.height / 2, face_size(detections, frames))
-                poses, moved = poses.with_frames(frames, adjust_poses(tracks, poses[frames], lens)), True
-    if not moved:
-        return solution
-    rotation, translation = rotation_and_translation(rig, solution.params, poses)
-    return solve_with_poses(solution, rotation, translation, _LEFT, steps=2, key_steps=4, trust=_TRUST)
+            lens = Lens(solution.focal_px, detections.width / 2, detections.height / 2, face_size(detections, frames))
+            better = adjust_poses(tracks, poses[frames], lens)
+            enough = (tracks.seen.sum((1, 2)) >= _FEWEST_POINTS) & better.turn.isfinite().all(2).all(1) & better.shift.isfinite().all(1)
+            known[frames], poses = enough, poses.with_frames(frames, better)
+        if not bool(known.any()):
+            return solution
+        rotation, translation = rotation_and_translation(rig, solution.params, poses[known.nonzero()[:, 0].tolist()], known)
+    return solve_with_poses(solution, rotation, translation, known, _LEFT, key_steps=4, steps=2, trust=_TRUST)
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,10 @@ def adjust_poses(tracks: Tracks, poses: Poses, lens: Lens) -> Poses:
 
     Points and poses move by Gauss-Newton in turn, all of each at once. Errors beyond a hundredth of the face count ever less.
     """
+    if not bool(tracks.seen.any()):
+        return poses
     points, total = tracks.start, poses.shift.new_zeros(len(poses), 6)
-    pivot = (tracks.start[tracks.skin] if bool(tracks.skin.any()) else tracks.start.flatten(0, 1)).mean(0)
+    pivot = tracks.start[tracks.skin if bool(tracks.skin.any()) else tracks.start.any(-1)].mean(0)
     pivot = pivot - pivot.new_tensor([0.0, 0.0, _BEHIND_M])
     chunks = [slice(first, first + _CHUNK) for first in range(0, len(poses), _CHUNK)]
     for _ in range(_ROUNDS):
@@ -107,15 +112,16 @@ def _points_step(points: Tensor, poses: Poses, tracks: Tracks, lens: Lens, chunk
     def terms(chunk: slice) -> tuple[Tensor, Tensor]:
         here = tracks.frames(chunk)
         error, weight, by_place = _errors(points, poses[chunk], here, lens)
-        by_point = by_place @ poses.turn[chunk, None, None]  # [T, N, P, 2, 3]
+        by_point, keys = by_place @ poses.turn[chunk, None, None], here.near.flatten()  # [T, N, P, 2, 3]
         weighted = (by_point * weight[..., None, None]).mT
-        return (weighted @ by_point).flatten(0, 1), -turned(weighted, error).flatten(0, 1)
+        normal, gradient = torch.zeros_like(system), torch.zeros_like(right)
+        normal.index_add_(0, keys, (weighted @ by_point).flatten(0, 1))
+        return normal, gradient.index_add_(0, keys, -turned(weighted, error).flatten(0, 1))
 
     parts: list[tuple[Tensor, Tensor]] = side_by_side(terms, chunks)
-    for chunk, (normal, gradient) in zip(chunks, parts, strict=True):
-        keys = tracks.near[chunk].flatten()
-        system.index_add_(0, keys, normal)
-        right.index_add_(0, keys, gradient)
+    for normal, gradient in parts:
+        system += normal
+        right += gradient
     return torch.linalg.solve(system, right)
 
 
@@ -142,6 +148,7 @@ def _errors(points: Tensor, poses: Poses, tracks: Tracks, lens: Lens) -> tuple[T
     """Projected minus seen, in face sizes [T, N, P, 2]; weights [T, N, P]; derivatives by the place in camera space [T, N, P, 2, 3]."""
     near = points[tracks.near]
     x, y, z = poses.place(near.flatten(1, 2)).unflatten(1, near.shape[1:3]).unbind(-1)
+    z = z.clamp(max=-1e-3)  # nothing is at or behind the camera
     focal, zero = lens.focal_px / lens.face_px, torch.zeros_like(z)
     seen = (tracks.pixels - tracks.pixels.new_tensor([lens.cx, lens.cy])) / lens.face_px
     error = torch.where(tracks.seen[..., None], torch.stack([-focal * x / z, focal * y / z], -1) - seen, 0.0)

@@ -34,6 +34,7 @@ _HAIR, _SKIN = 80, 40  # points of each in a key frame
 _QUALITY, _APART_PX = 0.02, 4  # of the corners
 _CONTRAST = 4.0  # limit of the adaptive histogram equalisation
 _WINDOW, _LEVELS = 11, 2  # of Lucas and Kanade's method, px and halvings
+_STEPS, _STILL_PX = 10, 0.03  # of it on each level, and the move at which it stops
 _RETURN_PX = 0.5  # at that size; a point that does not come back to where it came from is lost
 _SEARCH = 0.08  # in face sizes: further from where it is expected it is another point
 _INSIDE = 230  # of 255: person
@@ -81,7 +82,9 @@ def follow_points(clip: Clip, detections: Detections, rig: Rig, solution: Soluti
         poses: Of all frames, from `solution`.
     """
     size = face_size(detections, frames)
-    keys = [_key(clip, detections, rig, solution, t, poses, _size(detections, size)) for t in key_frames(poses, frames)]
+    chosen = key_frames(poses, frames)
+    made = {t: _key(clip, detections, rig, solution, t, poses, _size(detections, size)) for t in sorted(chosen)}  # videos like order
+    keys = [made[t] for t in chosen]
     most, n_near = max(len(k.points) for k in keys), min(_NEAR, len(keys))
     tracks = Tracks(
         near=_angles(poses.turn[frames], poses.turn[[k.frame for k in keys]]).argsort(dim=1, stable=True)[:, :n_near],
@@ -147,7 +150,8 @@ def _key(clip: Clip, detections: Detections, rig: Rig, solution: Solution, t: in
     picture = _picture(clip, t, size)
     depth, skin, hair = _surface(rig, solution, t, detections, size)
     hair &= _head(detections, rig, solution, t, size)
-    corners = [_corners(picture, hair, _HAIR), _corners(picture, skin, _SKIN)]
+    rim = max(1, round(_RIM * face_size(detections, [t]) * size[0] / detections.width))
+    corners = [_corners(picture, hair, _HAIR, rim), _corners(picture, skin, _SKIN, rim)]
     pixels = np.concatenate(corners)
     at = np.clip(pixels.astype(int), 0, (size[0] - 1, size[1] - 1))
     scale = np.array(size) / (detections.width, detections.height)
@@ -172,6 +176,9 @@ def _surface(
     camera = Camera(torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0])), k, width, height)
     shown = rasterize(rig.vertices(solution.params[t]), rig.faces, camera)
     faces, depth = shown.triangle_ids[0].numpy(), shown.depth[0].double().numpy()
+    if bool((faces < 0).all()):
+        nothing = np.zeros((height, width), dtype=bool)
+        return depth, nothing, nothing.copy()
     nearest = ndimage.distance_transform_edt(faces < 0, return_distances=False, return_indices=True)
 
     def shows(*names: str) -> np.ndarray:
@@ -196,10 +203,9 @@ def _head(detections: Detections, rig: Rig, solution: Solution, t: int, size: tu
     return cv2.resize(mask, size, interpolation=cv2.INTER_LINEAR) > _INSIDE
 
 
-def _corners(picture: np.ndarray, mask: Bool[np.ndarray, "h w"], n: int) -> Float[np.ndarray, "P 2"]:
-    """At most `n` corners well inside `mask`; pixel centres at +0.5."""
+def _corners(picture: np.ndarray, mask: Bool[np.ndarray, "h w"], n: int, rim: int) -> Float[np.ndarray, "P 2"]:
+    """At most `n` corners, more than `rim` px inside `mask`; pixel centres at +0.5."""
     cv2 = import_opencv()
-    rim = max(1, round(_RIM * _FACE_PX))
     inside = cv2.erode(mask.astype(np.uint8), np.ones((2 * rim + 1, 2 * rim + 1), np.uint8), borderValue=0)
     found = cv2.goodFeaturesToTrack(picture, n, _QUALITY, _APART_PX, mask=inside)
     return np.zeros((0, 2)) if found is None else found[:, 0].astype(np.float64) + 0.5
@@ -210,7 +216,12 @@ def _follow(key: _Key, picture: np.ndarray, expected: Float[np.ndarray, "P 2"]) 
     if len(expected) == 0:
         return expected, np.zeros(0, bool)
     cv2 = import_opencv()
-    options = {"winSize": (_WINDOW, _WINDOW), "maxLevel": _LEVELS, "flags": cv2.OPTFLOW_USE_INITIAL_FLOW, "criteria": (3, 10, 0.03)}
+    options = {
+        "winSize": (_WINDOW, _WINDOW),
+        "maxLevel": _LEVELS,
+        "flags": cv2.OPTFLOW_USE_INITIAL_FLOW,
+        "criteria": (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, _STEPS, _STILL_PX),
+    }
     here, start = ((x - 0.5).astype(np.float32)[:, None] for x in (key.pixels, expected))  # OpenCV's pixel centres are at 0
     there, found, _ = cv2.calcOpticalFlowPyrLK(key.picture, picture, here, start.copy(), **options)
     back, returned, _ = cv2.calcOpticalFlowPyrLK(picture, key.picture, there, here + there - start, **options)

@@ -16,7 +16,7 @@ from gafcore.rigs.base import Rig
 from gafcore.tracking.detections import Detections
 from gafcore.tracking.points import project
 from gafcore.tracking.solve import Solution
-from gafcore.tracking.threads import side_by_side
+from gafcore.tracking.threads import one_thread, side_by_side
 
 _SOFT = 0.02  # half width of the soft edge below the neck, in face sizes
 _COMPONENT = 0.5  # person probability that joins pixels to one component
@@ -38,7 +38,8 @@ def head_masks(detections: Detections, rig: Rig, solution: Solution) -> list[np.
         outline = face_outline(detections.landmarks[t].numpy() * scale) if bool(detections.found[t]) else None
         return head_mask(detections.person[t].numpy(), pixels[t] * scale, outline)
 
-    return side_by_side(mask, range(len(detections)))
+    with one_thread():
+        return side_by_side(mask, range(len(detections)))
 
 
 def neck_ring(rig: Rig) -> Int[Tensor, "M"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
@@ -52,7 +52,12 @@ def poses_of(rig: Rig, params: RigParams) -> Poses:
     return Poses(turn, root + params.translation.double() - turned(turn, root))
 
 
-def rotation_and_translation(rig: Rig, params: RigParams, poses: Poses) -> tuple[Float[Tensor, "T 3"], Float[Tensor, "T 3"]]:
-    """The parameters under which `poses_of` gives `poses`, everything else as in `params`."""
-    root = rig.rest_joints(params)[:, 0].double()
-    return torch.from_numpy(Rotation.from_matrix(poses.turn.numpy()).as_rotvec()), poses.shift - root + turned(poses.turn, root)
+def rotation_and_translation(
+    rig: Rig, params: RigParams, poses: Poses, which: Bool[Tensor, "T"]
+) -> tuple[Float[Tensor, "T 3"], Float[Tensor, "T 3"]]:
+    """The parameters under which `poses_of` gives `poses` at the frames `which`; everything else as in `params`."""
+    root = rig.rest_joints(params)[which, 0].double()
+    rotation, translation = params.rotation.double().clone(), params.translation.double().clone()
+    rotation[which] = torch.from_numpy(Rotation.from_matrix(poses.turn.numpy()).as_rotvec())
+    translation[which] = poses.shift - root + turned(poses.turn, root)
+    return rotation, translation

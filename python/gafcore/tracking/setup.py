@@ -22,7 +22,7 @@ LANDMARKS = "mediapipe"
 BROWS = (46, 52, 53, 55, 63, 65, 66, 70, 105, 107, 276, 282, 283, 285, 293, 295, 296, 300, 334, 336)
 IRISES = tuple(range(468, 478))
 
-_EXACT = 1e12  # precision of a number that is given
+EXACT = 1e12  # precision of a number that is given
 _BRIDGED = 1e-2  # factor on a frame's own prior where no face was found, so that its neighbours decide
 _KEEP = 1e-6  # precision that holds a pose which nothing else determines (a shot without a face)
 _STILL_RAD = 1e-3  # how much the jaw joint may turn where a blendshape opens the mouth
@@ -61,7 +61,7 @@ def build(detections: Detections, rig: Rig, config: SolverConfig, focal_px: floa
     focal = focal_px or config.focal_prior * max(detections.width, detections.height)
     start, px_per_m = start_parameters(model, pixels, held_out, detections, rig, config, focal)
     shared_sigma = torch.tensor([config.identity_sigma] * n_shape + [config.brow_offset_m] * len(modes)).double()
-    focal_precision = _EXACT if focal_px else config.focal_log_sigma**-2
+    focal_precision = EXACT if focal_px else config.focal_log_sigma**-2
     problem = Problem(
         model=model,
         pixels=pixels,

@@ -16,12 +16,10 @@ from gafcore.tracking.config import SolverConfig
 from gafcore.tracking.detections import Detections
 from gafcore.tracking.least_squares import Minimum, Problem, minimise
 from gafcore.tracking.points import place, project
-from gafcore.tracking.setup import Setup, build, prior_mean, start_parameters
+from gafcore.tracking.setup import EXACT, Setup, build, prior_mean, start_parameters
 from gafcore.tracking.threads import one_thread
 from gafcore.tracking.uncertainty import focal_sigma
 from gafcore.types import RigParams
-
-_EXACT = 1e12  # precision of a number that is not to move
 
 
 @dataclass(frozen=True)
@@ -133,43 +131,42 @@ def solve_with_poses(
     solution: Solution,
     rotation: Float[Tensor, "T 3"],
     translation: Float[Tensor, "T 3"],
+    known: Bool[Tensor, "T"],
     sigma: tuple[float, ...],
     *,
-    steps: int = 2,
-    key_steps: int = 0,
-    trust: float = 1.0,
+    key_steps: int,
+    steps: int,
+    trust: float,
 ) -> Solution:
-    """The landmark fit once more, with poses that are known from elsewhere to within `sigma` (rad x 3, m x 3).
+    """The landmark fit once more, with poses of `known` frames that are known from elsewhere to within `sigma` (rad x 3, m x 3).
 
     Args:
-        steps: Over all frames, identity and focal length frozen.
-        key_steps: Before that over the key frames, for an identity that goes with these poses; the focal length stays.
+        key_steps: Over the key frames, for an identity that goes with these poses; the focal length stays.
+        steps: Then over all frames, identity and focal length frozen.
         trust: Factor on the weight of the landmarks.
     """
-    layout, shared = solution.problem.model.layout, solution.shared
+    layout, keys = solution.problem.model.layout, solution.keys
     theta = solution.theta.clone()
-    theta[:, layout.rotation], theta[:, layout.translation] = rotation.to(theta), translation.to(theta)
+    theta[known, layout.rotation], theta[known, layout.translation] = rotation[known].to(theta), translation[known].to(theta)
     with one_thread():
-        if key_steps:
-            keys, problem = solution.keys, _known_poses(solution.key_problem, theta[solution.keys], sigma, trust)
-            exact = problem.shared_precision.clone()
-            exact[-1] = _EXACT
-            problem = replace(problem, shared_mean=torch.cat([problem.shared_mean[:-1], shared[-1:]]), shared_precision=exact)
-            shared = minimise(problem, theta[keys], shared, key_steps).shared
+        problem = _known_poses(solution.key_problem, theta[keys], known[keys], sigma, trust)
+        exact, mean = problem.shared_precision.clone(), problem.shared_mean.clone()
+        exact[-1], mean[-1] = EXACT, solution.shared[-1]
+        problem = replace(problem, shared_mean=mean, shared_precision=exact)
+        shared = minimise(problem, theta[keys], solution.shared, key_steps).shared
         frozen = replace(solution.problem, model=solution.key_problem.model.at_shape(shared[:-1]))
-        problem = _known_poses(frozen, theta, sigma, trust)
-        last = minimise(problem, theta, shared[-1:], steps)
-    again = replace(solution, problem=problem, theta=last.theta, cost=last.cost, steps=(solution.steps[0], solution.steps[1] + last.steps))
+        last = minimise(_known_poses(frozen, theta, known, sigma, trust), theta, shared[-1:], steps)
+    again = replace(solution, problem=frozen, theta=last.theta, cost=last.cost, steps=(solution.steps[0], solution.steps[1] + last.steps))
     shape = shared[: len(solution.params.shape)].float()
-    return replace(again, shared=shared, params=_params(problem, last.theta, shape), errors_px=_errors(problem, last.theta))
+    return replace(again, shared=shared, params=_params(frozen, last.theta, shape), errors_px=_errors(frozen, last.theta))
 
 
-def _known_poses(problem: Problem, theta: Tensor, sigma: tuple[float, ...], trust: float) -> Problem:
-    """`problem` with the poses of `theta` as priors."""
+def _known_poses(problem: Problem, theta: Tensor, known: Tensor, sigma: tuple[float, ...], trust: float) -> Problem:
+    """`problem` with the poses of `theta` as priors where they are known. Elsewhere neighbours and landmarks decide as before."""
     layout, mean, precision = problem.model.layout, problem.prior_mean.clone(), problem.prior_precision.clone()
     for part, values in ((layout.rotation, sigma[:3]), (layout.translation, sigma[3:])):
-        mean[:, part] = theta[:, part]
-        precision[:, part] = theta.new_tensor(values) ** -2
+        mean[known, part] = theta[known, part]
+        precision[known, part] = theta.new_tensor(values) ** -2
     return replace(problem, prior_mean=mean, prior_precision=precision, data_weight=trust * problem.data_weight)
 
 
