@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,10 @@ def track(clip: Clip, rig: Rig, config: TrackConfig | None = None, *, models: Mo
     detections = detect(clip, models or find_models(config.models), max_frames=config.max_frames, min_confidence=config.min_confidence)
     seconds = dict(detections.seconds)
     start = time.perf_counter()
-    solution = solve(detections, rig, config.solver, focal_px=config.focal)
+    solver = config.solver
+    if config.refine:  # the other half of the steps comes with the adjusted poses
+        solver = replace(solver, iterations=(solver.iterations + 1) // 2)
+    solution = solve(detections, rig, solver, focal_px=config.focal)
     seconds["solve"] = time.perf_counter() - start
     if config.refine:
         start = time.perf_counter()
