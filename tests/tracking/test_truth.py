@@ -33,7 +33,7 @@ def test_visible_vertices_are_within_three_pixels_at_512(test_data):
     clip, truth = film(rig, _motion(rig, 6), camera, seed=7, hair="bald", samples=2, page_px=256)
     tracked = track(clip, rig, TrackConfig(), models=models)
     assert tracked.report["detected_frames"] == 6
-    assert tracked.solution.steps[1] > 4  # poses were adjusted, and the landmarks fitted again
+    assert tracked.solution.steps[1] > 2  # half of the fit's steps, and more with adjusted poses
     errors = vertex_errors(rig, tracked.solution, truth, camera)
     assert errors["face"] < 1.5, errors
     assert errors["eyelids"] < 1.2, errors
