@@ -18,6 +18,8 @@ from gafcore.captures.synthetic.motion import random_identity, random_motion
 from gafcore.rigs import load_rig
 from gafcore.tracking import TrackConfig, detect, find_models, solve, track
 from gafcore.tracking.assemble import centred
+from gafcore.tracking.bundle import adjust
+from gafcore.tracking.config import SolverConfig
 from gafcore.tracking.mask import head_masks
 from gafcore.tracking.report import percentiles
 from gafcore.types import Camera
@@ -62,6 +64,15 @@ def test_solve(benchmark, tracked):
     _, rig, _, result = tracked
     solution = benchmark.pedantic(solve, (result.detections, rig), rounds=3)
     held = percentiles(solution.errors_px[:, solution.held_out])
+    benchmark.extra_info.update(ms_a_frame=1e3 * benchmark.stats.stats.median / len(result.detections), **held)
+
+
+def test_adjust(benchmark, tracked):
+    """Points of the whole head followed, poses adjusted, the landmarks' last word."""
+    clip, rig, _, result = tracked
+    before = solve(result.detections, rig, SolverConfig(iterations=2))
+    after = benchmark.pedantic(adjust, (clip, result.detections, rig, before), rounds=3)
+    held = percentiles(after.errors_px[:, after.held_out])
     benchmark.extra_info.update(ms_a_frame=1e3 * benchmark.stats.stats.median / len(result.detections), **held)
 
 
