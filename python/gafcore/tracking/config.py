@@ -39,7 +39,7 @@ class SolverConfig:
     key_iterations: int = 8
     """Gauss-Newton steps for identity and focal length"""
     iterations: int = 4
-    """Gauss-Newton steps over all frames; with `refine` half of them come before the poses are adjusted"""
+    """Gauss-Newton steps over all frames; with `refine` half as many, and two more once the poses are adjusted"""
     data_weight: float = 0.25
     """all landmark terms are multiplied by this: neighbouring landmarks err together"""
     landmark_noise_m: float = 0.00053

@@ -19,8 +19,8 @@ from gafcore.captures.video import Clip
 from gafcore.mesh import rasterize
 from gafcore.progress import track as progress
 from gafcore.rigs.base import Rig
-from gafcore.tracking.detections import Detections
-from gafcore.tracking.mask import face_outline, head_mask, neck_ring
+from gafcore.tracking.detections import Detections, face_boxes
+from gafcore.tracking.mask import head_masks
 from gafcore.tracking.models import import_opencv
 from gafcore.tracking.points import project
 from gafcore.tracking.poses import Poses
@@ -126,8 +126,8 @@ def _angles(a: Float[Tensor, "A 3 3"], b: Float[Tensor, "B 3 3"]) -> Float[Tenso
 
 def face_size(detections: Detections, frames: list[int]) -> float:
     """Median size of the face in `frames`, px: the geometric mean of its width and height."""
-    landmarks = detections.landmarks[frames]
-    return max(1.0, float((landmarks.amax(1) - landmarks.amin(1)).prod(1).sqrt().median()))
+    sizes = torch.from_numpy(face_boxes(detections.landmarks[frames].numpy())[1])
+    return max(1.0, float(sizes.median()))
 
 
 def _size(detections: Detections, face_px: float) -> tuple[int, int]:
@@ -149,7 +149,9 @@ def _key(clip: Clip, detections: Detections, rig: Rig, solution: Solution, t: in
     """Corners on the head in frame `t`, of hair and of skin, and where they are in head space by the rig's depth."""
     picture = _picture(clip, t, size)
     depth, skin, hair = _surface(rig, solution, t, detections, size)
-    hair &= _head(detections, rig, solution, t, size)
+    (head,) = head_masks(detections, rig, solution, [t])
+    cv2 = import_opencv()
+    hair &= cv2.resize(head, size, interpolation=cv2.INTER_LINEAR) > _INSIDE
     rim = max(1, round(_RIM * face_size(detections, [t]) * size[0] / detections.width))
     corners = [_corners(picture, hair, _HAIR, rim), _corners(picture, skin, _SKIN, rim)]
     pixels = np.concatenate(corners)
@@ -190,17 +192,6 @@ def _surface(
 
     face = shows("face")
     return depth[tuple(nearest)], face & ~shows(*_EXPRESSIVE), ~face & ~shows("neck", *_EXPRESSIVE)
-
-
-def _head(detections: Detections, rig: Rig, solution: Solution, t: int, size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
-    """The person without torso."""
-    person = detections.person[t].numpy()
-    to_person = np.array([person.shape[1] / detections.width, person.shape[0] / detections.height])
-    centre = (detections.width / 2, detections.height / 2)
-    ring = project(rig.vertices(solution.params[t], neck_ring(rig)), torch.tensor(solution.focal_px), centre)[0].numpy()
-    cv2 = import_opencv()
-    mask = head_mask(person, ring * to_person, face_outline(detections.landmarks[t].numpy() * to_person))
-    return cv2.resize(mask, size, interpolation=cv2.INTER_LINEAR) > _INSIDE
 
 
 def _corners(picture: np.ndarray, mask: Bool[np.ndarray, "h w"], n: int, rim: int) -> Float[np.ndarray, "P 2"]:

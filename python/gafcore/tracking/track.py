@@ -57,7 +57,7 @@ def track(clip: Clip, rig: Rig, config: TrackConfig | None = None, *, models: Mo
     seconds = dict(detections.seconds)
     start = time.perf_counter()
     solver = config.solver
-    if config.refine:  # the other half of the steps comes with the adjusted poses
+    if config.refine:  # `adjust` goes on from there
         solver = replace(solver, iterations=(solver.iterations + 1) // 2)
     solution = solve(detections, rig, solver, focal_px=config.focal)
     seconds["solve"] = time.perf_counter() - start
