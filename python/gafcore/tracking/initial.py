@@ -22,7 +22,8 @@ def orthographic_poses(points: Float[Tensor, "L 3"], pixels: Float[Tensor, "T L 
     """Rotation, place and scale under which a rigid set of points looks most like `pixels` (image y down, head y up)."""
     centroid_px = pixels.mean(1)
     image = (pixels - centroid_px[:, None]) * pixels.new_tensor([1.0, -1.0])
-    affine = torch.linalg.lstsq((points - points.mean(0)).expand(len(pixels), -1, -1), image).solution.mT  # [T, 2, 3]
+    # Not lstsq: its default driver pivots by what it finds in uninitialised memory (seen in torch 2.13), so its last bits do not repeat.
+    affine = (torch.linalg.pinv(points - points.mean(0)) @ image).mT  # [T, 2, 3]
     u, s, vh = torch.linalg.svd(affine, full_matrices=False)
     rows = u @ vh
     rotation = torch.cat([rows, torch.linalg.cross(rows[:, :1], rows[:, 1:])], 1)

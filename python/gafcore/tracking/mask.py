@@ -29,17 +29,16 @@ _NECK_TILT_RAD = 0.44  # the base of a neck slopes down to the collarbones
 def head_masks(detections: Detections, rig: Rig, solution: Solution, frames: list[int] | None = None) -> list[np.ndarray]:
     """One soft mask a frame (of all, or of `frames`), uint8 at the size of `detections.person`: 255 is head."""
     frames, ring = list(range(len(detections))) if frames is None else frames, neck_ring(rig)
-    points = rig.vertices(solution.params[frames], ring)
     centre = (detections.width / 2, detections.height / 2)
-    pixels = project(points, torch.tensor(solution.focal_px), centre).numpy()
     scale = np.array([detections.person.shape[2] / detections.width, detections.person.shape[1] / detections.height])
-
-    def mask(i: int) -> np.ndarray:
-        t = frames[i]
-        outline = face_outline(detections.landmarks[t].numpy() * scale) if bool(detections.found[t]) else None
-        return head_mask(detections.person[t].numpy(), pixels[i] * scale, outline)
-
     with one_thread():
+        pixels = project(rig.vertices(solution.params[frames], ring), torch.tensor(solution.focal_px), centre).numpy()
+
+        def mask(i: int) -> np.ndarray:
+            t = frames[i]
+            outline = face_outline(detections.landmarks[t].numpy() * scale) if bool(detections.found[t]) else None
+            return head_mask(detections.person[t].numpy(), pixels[i] * scale, outline)
+
         return side_by_side(mask, range(len(frames)))
 
 

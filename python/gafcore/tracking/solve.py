@@ -61,7 +61,7 @@ def solve(detections: Detections, rig: Rig, config: SolverConfig | None = None, 
         sigma = None if focal_px else focal_sigma(key_problem, first)
         problem, start = _frozen(setup, first, detections, rig, config)
         last = minimise(problem, start, first.shared[-1:], config.iterations)
-    return _solution(setup, (keys, key_problem), problem, first, last, rig, sigma)
+        return _solution(setup, (keys, key_problem), problem, first, last, rig, sigma)
 
 
 def key_frames(found: Bool[Tensor, "T"], n: int) -> Int[Tensor, "K"]:
@@ -156,9 +156,10 @@ def solve_with_poses(
         shared = minimise(problem, theta[keys], solution.shared, key_steps).shared
         frozen = replace(solution.problem, model=solution.key_problem.model.at_shape(shared[:-1]))
         last = minimise(_known_poses(frozen, theta, known, sigma, trust), theta, shared[-1:], steps)
+        errors = _errors(frozen, last.theta)
     again = replace(solution, problem=frozen, theta=last.theta, cost=last.cost, steps=(solution.steps[0], solution.steps[1] + last.steps))
     shape = shared[: len(solution.params.shape)].float()
-    return replace(again, shared=shared, params=_params(frozen, last.theta, shape), errors_px=_errors(frozen, last.theta))
+    return replace(again, shared=shared, params=_params(frozen, last.theta, shape), errors_px=errors)
 
 
 def _known_poses(problem: Problem, theta: Tensor, known: Tensor, sigma: tuple[float, ...], trust: float) -> Problem:
