@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from gafcore.captures.synthetic.motion import random_identity, random_motion
+from gafcore.rigs import load_rig
 from gafcore.rigs.skinning import axis_angle_to_matrix
 from gafcore.tracking.config import SolverConfig
 from gafcore.tracking.solve import key_frames, solve
@@ -132,3 +139,26 @@ def test_key_frames_are_even_and_show_the_face():
     keys = key_frames(found, 5)
     assert keys.tolist() == [20, 40, 60, 79, 99]
     assert key_frames(found[:25], 40).tolist() == [20, 21, 22, 23, 24]
+
+
+def procedural_fit() -> str:
+    """What a fit of a rig as large as real ones comes to, all bits of it: with the toy's matrices threads make no difference."""
+    rig, heap = load_rig("procedural"), [torch.full((3,), i % 3, dtype=torch.int32) for i in range(5000)]
+    motion = random_motion(rig, random_identity(rig, 0), 0, 24, 30.0)
+    motion = replace(motion, translation=motion.translation - torch.tensor([0.0, 0.0, 0.8]))
+    detections = toy_detections(rig, motion, FOCAL, noise_px=0.5)
+    del heap  # what is then found in uninitialised memory differs from place to place
+    got = solve(detections, rig, SolverConfig(key_iterations=2, iterations=1))
+    numbers = (got.theta, got.shared, got.errors_px, torch.tensor([got.focal_px, got.focal_sigma_px, got.cost]))
+    return hashlib.sha256(b"".join(x.contiguous().numpy().tobytes() for x in numbers)).hexdigest()
+
+
+def test_same_bits_at_any_thread_count(monkeypatch):
+    """New threads begin with OMP_NUM_THREADS, which a process reads once: hence another process."""
+    root = Path(__file__).resolve().parents[2]
+    env = dict(os.environ, OMP_NUM_THREADS="2", PYTHONPATH=os.pathsep.join([str(root), *sys.path]))
+    code = "from tests.tracking.test_solve import procedural_fit; print(procedural_fit())"
+    other = subprocess.run([sys.executable, "-c", code], cwd=root, env=env, capture_output=True, text=True, timeout=120, check=True)
+    for cores in (1, 4):
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        assert procedural_fit() == other.stdout.split()[-1]

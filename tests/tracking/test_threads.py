@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -32,3 +33,25 @@ def test_torch_has_one_thread_inside_and_its_own_again_after():
     with one_thread():
         assert side_by_side(lambda _: torch.get_num_threads(), range(4)) == [1] * 4
     assert torch.get_num_threads() == before
+
+
+def test_two_callers_take_turns_and_the_number_is_the_users_again_after(threads):
+    threads(2)
+    inside, seen = threading.Event(), []
+
+    def second() -> None:
+        inside.wait(5)
+        with one_thread():
+            seen.append(torch.get_num_threads())
+
+    other = threading.Thread(target=second)
+    other.start()
+    with one_thread():
+        inside.set()
+        other.join(0.1)
+        assert not seen
+        with one_thread():  # by the same caller
+            pass
+        assert torch.get_num_threads() == 1
+    other.join(5)
+    assert seen == [1] and torch.get_num_threads() == 2
