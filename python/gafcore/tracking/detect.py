@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from gafcore.errors import InputError
 from gafcore.progress import track as progress
 from gafcore.tracking.detections import N_LANDMARKS, Detections, Faces, collect
 from gafcore.tracking.models import ModelFiles, import_mediapipe
+from gafcore.tracking.threads import as_they_come
 
 _MASK_PX = 256  # long side at which person masks are kept: the resolution at which the model works
 _THUMB_PX = 32
@@ -80,7 +80,10 @@ class Detector:
     def person(self, image: np.ndarray) -> np.ndarray:
         """The probability that a pixel shows a person, x 255, uint8, at most 256 px on the long side."""
         mask = self._person.segment(_mp_image(self._mp, image)).confidence_masks[0].numpy_view()
-        mask = np.clip(np.nan_to_num(mask.reshape(image.shape[:2])) * 255 + 0.5, 0, 255).astype(np.uint8)
+        mask = mask.reshape(image.shape[:2]) * np.float32(255)
+        mask += 0.5
+        np.fmax(mask, 0, out=mask)  # also where it is NaN
+        mask = np.fmin(mask, 255, out=mask).astype(np.uint8)
         shrink = min(1.0, _MASK_PX / max(mask.shape))
         if shrink == 1.0:
             return mask
@@ -149,7 +152,7 @@ class _Look:
 
 
 def _look(detectors: list[Detector], images: Iterable[np.ndarray]) -> Iterator[_Look]:
-    """Every picture by whichever detector is idle, in order. Pictures are drawn a few ahead, on this thread: decoders go forwards."""
+    """Every picture by whichever detector is idle, in order."""
     idle: SimpleQueue[Detector] = SimpleQueue()
     for detector in detectors:
         idle.put(detector)
@@ -167,13 +170,7 @@ def _look(detectors: list[Detector], images: Iterable[np.ndarray]) -> Iterator[_
             idle.put(detector)
 
     with ThreadPoolExecutor(len(detectors)) as pool:
-        ahead: deque[Future[_Look]] = deque()
-        for image in images:
-            ahead.append(pool.submit(look, image))
-            if len(ahead) > 2 * len(detectors):
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+        yield from as_they_come(pool, look, images)
 
 
 def _images(clip: Clip, n: int, clock: dict[str, float]) -> Iterator[np.ndarray]:

@@ -25,6 +25,7 @@ from gafcore.tracking.models import import_opencv
 from gafcore.tracking.points import project
 from gafcore.tracking.poses import Poses
 from gafcore.tracking.solve import Solution
+from gafcore.tracking.threads import as_they_come, workers
 from gafcore.types import Camera
 
 _FACE_PX = 150  # faces are scaled to this size
@@ -81,31 +82,33 @@ def follow_points(clip: Clip, detections: Detections, rig: Rig, solution: Soluti
         frames: All of them show the face.
         poses: Of all frames, from `solution`.
     """
-    size = face_size(detections, frames)
-    chosen = key_frames(poses, frames)
-    made = {t: _key(clip, detections, rig, solution, t, poses, _size(detections, size)) for t in sorted(chosen)}  # videos like order
-    keys = [made[t] for t in chosen]
+    keys = _keys(clip, detections, rig, solution, frames, poses)
     most, n_near = max(len(k.points) for k in keys), min(_NEAR, len(keys))
-    tracks = Tracks(
-        near=_angles(poses.turn[frames], poses.turn[[k.frame for k in keys]]).argsort(dim=1, stable=True)[:, :n_near],
-        pixels=torch.zeros(len(frames), n_near, most, 2, dtype=torch.float64),
-        seen=torch.zeros(len(frames), n_near, most, dtype=torch.bool),
-        start=torch.from_numpy(np.stack([np.pad(k.points, ((0, most - len(k.points)), (0, 0))) for k in keys])),
-        skin=torch.from_numpy(np.stack([np.pad(k.skin, (0, most - len(k.skin))) for k in keys])),
-    )
+    pad = lambda x: np.pad(x, ((0, most - len(x)), *((0, 0),) * (x.ndim - 1)))  # noqa: E731
+    near = _angles(poses.turn[frames], poses.turn[[k.frame for k in keys]]).argsort(dim=1, stable=True)[:, :n_near]
+    start = torch.from_numpy(np.stack([pad(k.points) for k in keys]))
+    camera_space = poses[frames].place(start[near].flatten(1, 2))
     centre = (detections.width / 2, detections.height / 2)
-    for i, t in enumerate(progress(frames, f"{clip.name}: points of the head")):
-        picture = _picture(clip, t, _size(detections, size))
-        scale = np.array([picture.shape[1] / detections.width, picture.shape[0] / detections.height])
-        for j, k in enumerate(tracks.near[i].tolist()):
-            camera_space = poses[[t]].place(torch.from_numpy(keys[k].points)[None])
-            expected = project(camera_space, torch.tensor(solution.focal_px), centre)[0].numpy()
-            found, ok = _follow(keys[k], picture, expected * scale)
-            found = found / scale
-            ok &= np.abs(found - expected).max(1, initial=0) < _SEARCH * size
-            ok &= _inside(detections.person[t].numpy(), found, detections)
-            tracks.pixels[i, j, : len(ok)], tracks.seen[i, j, : len(ok)] = torch.from_numpy(found), torch.from_numpy(ok)
-    return tracks
+    expected = project(camera_space, torch.tensor(solution.focal_px), centre).unflatten(1, (n_near, most)).numpy()
+    face_px = face_size(detections, frames)
+
+    def look(item: tuple[int, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        i, image = item
+        compared = [keys[k] for k in near[i].tolist()]
+        points = [x[: len(k.points)] for x, k in zip(expected[i], compared, strict=True)]
+        found, ok = _follow_all(compared, image, points, detections.person[frames[i]].numpy(), detections, face_px)
+        return np.stack([pad(x) for x in found]), np.stack([pad(x) for x in ok])
+
+    images = ((i, clip.image(t)) for i, t in enumerate(progress(frames, f"{clip.name}: points of the head")))
+    with workers(len(frames)) as pool:
+        seen = list(as_they_come(pool, look, images))
+    return Tracks(
+        near=near,
+        pixels=torch.from_numpy(np.stack([pixels for pixels, _ in seen])),
+        seen=torch.from_numpy(np.stack([ok for _, ok in seen])),
+        start=start,
+        skin=torch.from_numpy(np.stack([pad(k.skin) for k in keys])),
+    )
 
 
 def key_frames(poses: Poses, frames: list[int]) -> list[int]:
@@ -136,21 +139,34 @@ def _size(detections: Detections, face_px: float) -> tuple[int, int]:
     return max(1, round(scale * detections.width)), max(1, round(scale * detections.height))
 
 
-def _picture(clip: Clip, t: int, size: tuple[int, int]) -> np.ndarray:
-    """Frame `t` in grey at `size`, contrast evened out: hair is dark."""
+def _picture(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A frame in grey at `size`, contrast evened out: hair is dark."""
     cv2 = import_opencv()
-    grey = cv2.cvtColor(np.ascontiguousarray(clip.image(t)), cv2.COLOR_RGB2GRAY)
+    grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
     if (grey.shape[1], grey.shape[0]) != size:
         grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
     return cv2.createCLAHE(_CONTRAST, (8, 8)).apply(grey)
 
 
-def _key(clip: Clip, detections: Detections, rig: Rig, solution: Solution, t: int, poses: Poses, size: tuple[int, int]) -> _Key:
+def _keys(clip: Clip, detections: Detections, rig: Rig, solution: Solution, frames: list[int], poses: Poses) -> list[_Key]:
+    """The key frames of `frames`, in the order in which they were chosen."""
+    size, chosen = _size(detections, face_size(detections, frames)), key_frames(poses, frames)
+    order = sorted(chosen)  # decoders like it
+    heads = dict(zip(order, head_masks(detections, rig, solution, order), strict=True))
+
+    def key(item: tuple[int, np.ndarray]) -> _Key:
+        t, image = item
+        return _key(_picture(image, size), heads[t], detections, rig, solution, t, poses)
+
+    with workers(len(order)) as pool:
+        made = {k.frame: k for k in as_they_come(pool, key, ((t, clip.image(t)) for t in order))}
+    return [made[t] for t in chosen]
+
+
+def _key(picture: np.ndarray, head: np.ndarray, detections: Detections, rig: Rig, solution: Solution, t: int, poses: Poses) -> _Key:
     """Corners on the head in frame `t`, of hair and of skin, and where they are in head space by the rig's depth."""
-    picture = _picture(clip, t, size)
+    cv2, size = import_opencv(), (picture.shape[1], picture.shape[0])
     depth, skin, hair = _surface(rig, solution, t, detections, size)
-    (head,) = head_masks(detections, rig, solution, [t])
-    cv2 = import_opencv()
     hair &= cv2.resize(head, size, interpolation=cv2.INTER_LINEAR) > _INSIDE
     rim = max(1, round(_RIM * face_size(detections, [t]) * size[0] / detections.width))
     corners = [_corners(picture, hair, _HAIR, rim), _corners(picture, skin, _SKIN, rim)]
@@ -202,10 +218,29 @@ def _corners(picture: np.ndarray, mask: Bool[np.ndarray, "h w"], n: int, rim: in
     return np.zeros((0, 2)) if found is None else found[:, 0].astype(np.float64) + 0.5
 
 
-def _follow(key: _Key, picture: np.ndarray, expected: Float[np.ndarray, "P 2"]) -> tuple[np.ndarray, np.ndarray]:
-    """Where the points of `key` are in `picture`, near `expected`, and which of them were found: there and back again."""
-    if len(expected) == 0:
-        return expected, np.zeros(0, bool)
+def _follow_all(
+    keys: list[_Key], image: np.ndarray, expected: list[np.ndarray], person: np.ndarray, detections: Detections, face_px: float
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Where the points of each key frame are in `image`, pixels of the clip, near `expected`; and which of them were found."""
+    size = _size(detections, face_px)
+    picture, scale = _picture(image, size), np.array(size) / (detections.width, detections.height)
+    here = [(k.pixels - 0.5).astype(np.float32) for k in keys]  # OpenCV's pixel centres are at 0
+    start = [(x * scale - 0.5).astype(np.float32) for x in expected]
+    there, ok = zip(*(_flow(k.picture, picture, a, b) for k, a, b in zip(keys, here, start, strict=True)), strict=True)
+    found, wanted = (np.concatenate(there).astype(np.float64) + 0.5) / scale, np.concatenate(expected)
+    ends = np.cumsum([len(x) for x in expected])[:-1]
+    near = (np.abs(found - wanted).max(1, initial=0) < _SEARCH * face_px) & _inside(person, found, detections)
+    ok = [a & b for a, b in zip(ok, np.split(near, ends), strict=True)]
+    for key, a, b, c, good in zip(keys, here, start, there, ok, strict=True):  # and back again
+        back, returned = _flow(picture, key.picture, c[good], (a + c - b)[good])
+        good[good] = returned & (np.abs(back - a[good]).max(1, initial=0) < _RETURN_PX)
+    return np.split(found, ends), ok
+
+
+def _flow(one: np.ndarray, other: np.ndarray, points: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where `points` [P, 2] of one picture are in the other, looked for from `start`; and which were found."""
+    if len(points) == 0:
+        return start, np.zeros(0, bool)
     cv2 = import_opencv()
     options = {
         "winSize": (_WINDOW, _WINDOW),
@@ -213,11 +248,8 @@ def _follow(key: _Key, picture: np.ndarray, expected: Float[np.ndarray, "P 2"]) 
         "flags": cv2.OPTFLOW_USE_INITIAL_FLOW,
         "criteria": (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, _STEPS, _STILL_PX),
     }
-    here, start = ((x - 0.5).astype(np.float32)[:, None] for x in (key.pixels, expected))  # OpenCV's pixel centres are at 0
-    there, found, _ = cv2.calcOpticalFlowPyrLK(key.picture, picture, here, start.copy(), **options)
-    back, returned, _ = cv2.calcOpticalFlowPyrLK(picture, key.picture, there, here + there - start, **options)
-    near = np.abs(back - here).max((1, 2)) < _RETURN_PX
-    return there[:, 0].astype(np.float64) + 0.5, near & (found[:, 0] > 0) & (returned[:, 0] > 0)
+    there, found, _ = cv2.calcOpticalFlowPyrLK(one, other, points[:, None], start[:, None].copy(), **options)
+    return there[:, 0], found[:, 0] > 0
 
 
 def _inside(person: np.ndarray, pixels: Float[np.ndarray, "P 2"], detections: Detections) -> Bool[np.ndarray, "P"]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ import torch
 
 _MAX_THREADS = 4  # the interpreter's lock is held between tensor operations, so more gain nothing
 
+_AHEAD = 2 * _MAX_THREADS
 _ALONE = threading.RLock()
 
 A, B = TypeVar("A"), TypeVar("B")
@@ -20,13 +22,32 @@ A, B = TypeVar("A"), TypeVar("B")
 
 def side_by_side(fn: Callable[[A], B], items: Sequence[A]) -> list[B]:
     """`[fn(item) for item in items]` on a few threads. Call it within `one_thread`; items must not depend on one another."""
-    n = min(len(items), os.cpu_count() or 1, _MAX_THREADS)
-    if n <= 1:
+    if min(len(items), _threads()) <= 1:
         return [fn(item) for item in items]
+    with workers(len(items)) as pool:
+        return list(pool.map(fn, items))
+
+
+def as_they_come(pool: ThreadPoolExecutor, fn: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
+    """`map(fn, items)` by a pool, in order. Items are drawn on the caller's thread, a few ahead: decoders go forwards, on one thread."""
+    ahead: deque[Future[B]] = deque()
+    for item in items:
+        ahead.append(pool.submit(fn, item))
+        if len(ahead) > _AHEAD:
+            yield ahead.popleft().result()
+    while ahead:
+        yield ahead.popleft().result()
+
+
+def workers(n_items: int) -> ThreadPoolExecutor:
+    """A few threads for this many items, to be made within `one_thread`."""
     # A new thread takes over torch's number of threads only with its first parallel region. Matrix products are none, so the first ones
     # would run on OMP_NUM_THREADS and have that number's bits.
-    with ThreadPoolExecutor(n, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        return list(pool.map(fn, items))
+    return ThreadPoolExecutor(max(1, min(n_items, _threads())), initializer=torch.set_num_threads, initargs=(1,))
+
+
+def _threads() -> int:
+    return min(os.cpu_count() or 1, _MAX_THREADS)
 
 
 @contextmanager

@@ -8,6 +8,9 @@ from torch import Tensor
 
 from gafcore.tracking.jacobian import linearise
 from gafcore.tracking.least_squares import Minimum, Problem
+from gafcore.tracking.threads import side_by_side
+
+_CHUNK = 5  # frames whose Jacobians, in float64 here, a thread makes at once
 
 
 def focal_sigma(problem: Problem, minimum: Minimum) -> float:
@@ -27,12 +30,17 @@ def focal_sigma(problem: Problem, minimum: Minimum) -> float:
 
 def _scores(problem: Problem, minimum: Minimum) -> Float[Tensor, "L S+1"]:
     """Each landmark's pull on the shared unknowns, summed over the clip, with the frames' own parameters following."""
-    theta, shared = minimum.theta, minimum.shared
-    line = linearise(problem.model, theta, shared[:-1], shared[-1].exp(), problem.centre, shared=True, weigh=problem.weigh)
-    assert line.weights is not None and line.shared is not None
-    error = problem.errors(line.pixels) * line.weights[..., None]
-    by_frame, by_shared = line.frame.flatten(1, 2), line.shared.flatten(1, 2)
-    normal = by_frame.mT @ by_frame + torch.diag_embed(problem.prior_precision)
-    follows = torch.linalg.solve(normal, by_frame.mT @ by_shared)
-    free = (by_shared - by_frame @ follows).unflatten(1, (-1, 2))
-    return torch.einsum("tlis,tli->ls", free, error)
+
+    def scores(start: int) -> Tensor:
+        frames = slice(start, start + _CHUNK)
+        part, theta, shared = problem.frames(frames), minimum.theta[frames], minimum.shared
+        line = linearise(problem.model, theta, shared[:-1], shared[-1].exp(), problem.centre, shared=True, weigh=part.weigh)
+        assert line.weights is not None and line.shared is not None
+        error = part.errors(line.pixels) * line.weights[..., None]
+        by_frame, by_shared = line.frame.flatten(1, 2), line.shared.flatten(1, 2)
+        normal = by_frame.mT @ by_frame + torch.diag_embed(problem.prior_precision[frames])
+        follows = torch.linalg.solve(normal, by_frame.mT @ by_shared)
+        free = (by_shared - by_frame @ follows).unflatten(1, (-1, 2))
+        return torch.einsum("tlis,tli->ls", free, error)
+
+    return torch.stack(side_by_side(scores, range(0, len(minimum.theta), _CHUNK))).sum(0)
