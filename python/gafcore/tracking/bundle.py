@@ -10,11 +10,11 @@ Points of the skin stay near the rig's surface, else relief and the size of turn
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gafcore.captures.video import Clip
@@ -25,10 +25,8 @@ from gafcore.tracking.poses import Poses, poses_of, rotation_and_translation, tu
 from gafcore.tracking.solve import Solution, solve_with_poses
 from gafcore.tracking.threads import one_thread, side_by_side
 
-_ROUNDS, _OVER = (
-    12,
-    1.7,
-)  # over-relaxation: moves go further than where their half of the unknowns would stop; twelve are then as good as sixty
+_ROUNDS = 12
+_OVER = 1.7  # over-relaxation: moves go further than where their half of the unknowns would stop; twelve are then as good as sixty
 _CHUNK = 32  # frames whose Jacobians a thread makes at once
 _FEWEST_FRAMES = 5  # of a shot: fewer say nothing about depth
 _FEWEST_POINTS = 20  # seen in a frame: else its pose is left to landmarks and neighbours
@@ -70,7 +68,7 @@ def adjust(clip: Clip, detections: Detections, rig: Rig, solution: Solution) -> 
         if not bool(known.any()):
             return solution
         rotation, translation = rotation_and_translation(rig, solution.params, poses[known.nonzero()[:, 0].tolist()], known)
-    return solve_with_poses(solution, rotation, translation, known, _LEFT, key_steps=4, steps=2, trust=_TRUST)
+    return solve_with_poses(solution, rotation, translation, known, _LEFT, key_steps=2, steps=2, trust=_TRUST)
 
 
 @dataclass(frozen=True)
@@ -90,68 +88,77 @@ def adjust_poses(tracks: Tracks, poses: Poses, lens: Lens) -> Poses:
     """
     if not bool(tracks.seen.any()):
         return poses
-    points, total = tracks.start, poses.shift.new_zeros(len(poses), 6)
+    tracks = replace(tracks, pixels=(tracks.pixels - tracks.pixels.new_tensor([lens.cx, lens.cy])) / lens.face_px)
+    points, total, focal = tracks.start, poses.shift.new_zeros(len(poses), 6), lens.focal_px / lens.face_px
     pivot = tracks.start[tracks.skin if bool(tracks.skin.any()) else tracks.start.any(-1)].mean(0)
     pivot = pivot - pivot.new_tensor([0.0, 0.0, _BEHIND_M])
-    chunks = [slice(first, first + _CHUNK) for first in range(0, len(poses), _CHUNK)]
+    views = [_view(tracks, k) for k in range(len(points))]
     for _ in range(_ROUNDS):
-        points = points + _OVER * _points_step(points, poses, tracks, lens, chunks)
+        points = points + _OVER * _points_step(points, poses, tracks, views, focal)
         centre = turned(poses.turn, pivot) + poses.shift
-        step = _OVER * _poses_step(points, poses, tracks, lens, chunks, centre, total)
+        step = _OVER * _poses_step(points, poses, tracks, focal, centre, total)
         total = total + step
         poses = poses.moved(step, centre)
     return poses
 
 
-def _points_step(points: Tensor, poses: Poses, tracks: Tracks, lens: Lens, chunks: list[slice]) -> Float[Tensor, "K P 3"]:
+@dataclass(frozen=True)
+class _View:
+    """The F frames that were compared with one key frame, and where they show its points: in face sizes from the principal point."""
+
+    frames: list[int]
+    pixels: Float[Tensor, "F P 2"]
+    seen: Bool[Tensor, "F P"]
+
+
+def _view(tracks: Tracks, key: int) -> _View:
+    frame, place = torch.nonzero(tracks.near == key, as_tuple=True)
+    return _View(frame.tolist(), tracks.pixels[frame, place], tracks.seen[frame, place])
+
+
+def _points_step(points: Tensor, poses: Poses, tracks: Tracks, views: list[_View], focal: float) -> Float[Tensor, "K P 3"]:
     """Where the points should go, the poses as they are; the prior holds them to where they start."""
     precision = torch.where(tracks.skin, _SKIN_M, _HAIR_M)[..., None].to(points) ** -2
-    system, right = points.new_zeros(*points.shape, 3), precision * (tracks.start - points)
-    system.diagonal(dim1=-2, dim2=-1).add_(precision)
 
-    def terms(chunk: slice) -> tuple[Tensor, Tensor]:
-        here = tracks.frames(chunk)
-        error, weight, by_place = _errors(points, poses[chunk], here, lens)
-        by_point, keys = by_place @ poses.turn[chunk, None, None], here.near.flatten()  # [T, N, P, 2, 3]
-        weighted = (by_point * weight[..., None, None]).mT
-        normal, gradient = torch.zeros_like(system), torch.zeros_like(right)
-        normal.index_add_(0, keys, (weighted @ by_point).flatten(0, 1))
-        return normal, gradient.index_add_(0, keys, -turned(weighted, error).flatten(0, 1))
+    def solved(key: int) -> Tensor:
+        view, at = views[key], poses[views[key].frames]
+        placed = at.place(points[key].expand(len(at), -1, -1))
+        error, rows = _weighted(placed, view.pixels, view.seen, focal)
+        by_point = (rows.flatten(1, 2) @ at.turn).unflatten(1, (-1, 2)).transpose(0, 1).flatten(1, 2)  # [P, F 2, 3]
+        system, right = by_point.mT @ by_point, precision[key] * (tracks.start[key] - points[key])
+        system.diagonal(dim1=-2, dim2=-1).add_(precision[key])
+        return torch.linalg.solve(system, right - turned(by_point.mT, error.transpose(0, 1).flatten(1)))
 
-    parts: list[tuple[Tensor, Tensor]] = side_by_side(terms, chunks)
-    for normal, gradient in parts:
-        system += normal
-        right += gradient
-    return torch.linalg.solve(system, right)
+    return torch.stack(side_by_side(solved, range(len(points))))
 
 
-def _poses_step(
-    points: Tensor, poses: Poses, tracks: Tracks, lens: Lens, chunks: list[slice], centre: Tensor, total: Tensor
-) -> Float[Tensor, "T 6"]:
+def _poses_step(points: Tensor, poses: Poses, tracks: Tracks, focal: float, centre: Tensor, total: Tensor) -> Float[Tensor, "T 6"]:
     """How the heads should turn about `centre` and shift, the points as they are; the prior holds against what they moved in `total`."""
     prior = total.new_tensor(_SIGMA) ** -2
 
-    def solved(chunk: slice) -> Tensor:
-        here, at = tracks.frames(chunk), poses[chunk]
-        error, weight, by_place = _errors(points, at, here, lens)
-        arm = at.place(points[here.near].flatten(1, 2)) - centre[chunk, None]
-        by_place = by_place.flatten(1, 2)
-        by_turn = torch.linalg.cross(arm[:, :, None].expand_as(by_place), by_place)
-        jacobian = torch.cat([by_turn, by_place], -1).flatten(1, 2)  # [T, N P 2, 6]
-        weighted = (jacobian * weight.flatten(1).repeat_interleave(2, 1)[..., None]).mT
-        return torch.linalg.solve(weighted @ jacobian + torch.diag(prior), -turned(weighted, error.flatten(1)) - prior * total[chunk])
+    def solved(start: int) -> Tensor:
+        chunk = slice(start, start + _CHUNK)
+        placed = poses[chunk].place(points[tracks.near[chunk]].flatten(1, 2))  # [T, N P, 3]
+        error, rows = _weighted(placed, tracks.pixels[chunk].flatten(1, 2), tracks.seen[chunk].flatten(1, 2), focal)
+        arm = placed - centre[chunk, None]
+        jacobian = torch.cat([torch.linalg.cross(arm[:, :, None].expand_as(rows), rows), rows], -1).flatten(1, 2)  # [T, N P 2, 6]
+        right = -turned(jacobian.mT, error.flatten(1)) - prior * total[chunk]
+        return torch.linalg.solve(jacobian.mT @ jacobian + torch.diag(prior), right)
 
-    return torch.cat(side_by_side(solved, chunks))
+    return torch.cat(side_by_side(solved, range(0, len(poses), _CHUNK)))
 
 
-def _errors(points: Tensor, poses: Poses, tracks: Tracks, lens: Lens) -> tuple[Tensor, Tensor, Tensor]:
-    """Projected minus seen, in face sizes [T, N, P, 2]; weights [T, N, P]; derivatives by the place in camera space [T, N, P, 2, 3]."""
-    near = points[tracks.near]
-    x, y, z = poses.place(near.flatten(1, 2)).unflatten(1, near.shape[1:3]).unbind(-1)
+def _weighted(
+    placed: Float[Tensor, "F M 3"], pixels: Float[Tensor, "F M 2"], seen: Bool[Tensor, "F M"], focal: float
+) -> tuple[Float[Tensor, "F M 2"], Float[Tensor, "F M 2 3"]]:
+    """Projected minus seen and its derivatives by the place in camera space, both times the root of the weight; 0 where not seen."""
+    x, y, z = placed.unbind(-1)
     z = z.clamp(max=-1e-3)  # nothing is at or behind the camera
-    focal, zero = lens.focal_px / lens.face_px, torch.zeros_like(z)
-    seen = (tracks.pixels - tracks.pixels.new_tensor([lens.cx, lens.cy])) / lens.face_px
-    error = torch.where(tracks.seen[..., None], torch.stack([-focal * x / z, focal * y / z], -1) - seen, 0.0)
-    weight = tracks.seen / (_ERROR**2 + error.square().sum(-1))
-    by_place = focal * torch.stack([torch.stack([-1 / z, zero, x / z**2], -1), torch.stack([zero, 1 / z, -y / z**2], -1)], -2)
-    return error, weight, by_place
+    scale = focal / z
+    error = torch.where(seen[..., None], torch.stack([-scale * x, scale * y], -1) - pixels, 0.0)
+    root = (seen / (_ERROR**2 + error.square().sum(-1))).sqrt()
+    scale = scale * root
+    rows = placed.new_zeros(*z.shape, 2, 3)
+    rows[..., 0, 0], rows[..., 0, 2] = -scale, scale * x / z
+    rows[..., 1, 1], rows[..., 1, 2] = scale, -scale * y / z
+    return error * root[..., None], rows

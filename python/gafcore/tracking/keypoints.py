@@ -7,7 +7,7 @@ not with the frame before it: nothing drifts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -58,9 +58,6 @@ class Tracks:
     start: Float[Tensor, "K P 3"]
     skin: Bool[Tensor, "K P"]
 
-    def frames(self, chunk: slice) -> Tracks:
-        return replace(self, near=self.near[chunk], pixels=self.pixels[chunk], seen=self.seen[chunk])
-
 
 @dataclass(frozen=True)
 class _Key:
@@ -101,7 +98,7 @@ def follow_points(clip: Clip, detections: Detections, rig: Rig, solution: Soluti
 
     images = ((i, clip.image(t)) for i, t in enumerate(progress(frames, f"{clip.name}: points of the head")))
     with workers(len(frames)) as pool:
-        seen = list(as_they_come(pool, look, images))
+        seen: list[tuple[np.ndarray, np.ndarray]] = list(as_they_come(pool, look, images))
     return Tracks(
         near=near,
         pixels=torch.from_numpy(np.stack([pixels for pixels, _ in seen])),
@@ -159,8 +156,8 @@ def _keys(clip: Clip, detections: Detections, rig: Rig, solution: Solution, fram
         return _key(_picture(image, size), heads[t], detections, rig, solution, t, poses)
 
     with workers(len(order)) as pool:
-        made = {k.frame: k for k in as_they_come(pool, key, ((t, clip.image(t)) for t in order))}
-    return [made[t] for t in chosen]
+        made: list[_Key] = list(as_they_come(pool, key, ((t, clip.image(t)) for t in order)))
+    return [made[order.index(t)] for t in chosen]
 
 
 def _key(picture: np.ndarray, head: np.ndarray, detections: Detections, rig: Rig, solution: Solution, t: int, poses: Poses) -> _Key:

@@ -13,7 +13,7 @@ from gafcore.tracking.jacobian import linearise
 from gafcore.tracking.points import PointModel, place, project
 from gafcore.tracking.threads import side_by_side
 
-_CHUNK = 10  # frames whose Jacobians a thread makes at once: 10 x 478 points x 2 x 70 parameters is 3 MB; forty key frames are four
+_CHUNK = 7  # frames whose Jacobians a thread makes at once: 7 x 442 points x 2 x 70 parameters is 1.7 MB; forty key frames are six
 _DAMPING = 1e-3
 _DAMPING_LIMIT = 1e8
 _CONVERGED = 1e-4  # relative decrease of the cost at which another step is not worth its time
@@ -44,6 +44,11 @@ class Problem:
 
     def frames(self, chunk: slice) -> Problem:
         return replace(self, pixels=self.pixels[chunk], inverse_sigma=self.inverse_sigma[chunk])
+
+    def fitted(self) -> Problem:
+        """The same problem without the landmarks that are nowhere known or held out: they only cost time."""
+        used = (self.inverse_sigma > 0).any(0)
+        return replace(self, model=self.model.of_points(used), pixels=self.pixels[:, used], inverse_sigma=self.inverse_sigma[:, used])
 
     def errors(self, pixels: Tensor) -> Float[Tensor, "T L 2"]:
         """Projected minus detected landmarks; 0 where a landmark is not known."""
@@ -172,6 +177,7 @@ def _moved(problem: Problem, theta: Tensor, shared: Tensor, step: Tensor, shared
 
 def minimise(problem: Problem, theta: Float[Tensor, "T P"], shared: Float[Tensor, "S+1"], iterations: int) -> Minimum:
     """Levenberg-Marquardt from (theta, shared), float64. Stops after `iterations` accepted steps, or when the cost stands still."""
+    problem = problem.fitted()
     single = problem.model.to(torch.float32)
     best = cost(problem, theta, shared)
     damping, steps, information = _DAMPING, 0, None

@@ -100,9 +100,9 @@ def _around(mask: np.ndarray, face: np.ndarray) -> np.ndarray:
     if n <= 1:
         return np.ones_like(mask)
     keep = np.isin(labels, np.unique(labels[seed & small]))
-    other = small & ~keep
     # Soft edges reach further than the component; what is nearer to the head than to anybody else is the head's.
-    near = ndimage.distance_transform_edt(~keep) <= ndimage.distance_transform_edt(~other)
+    nearest = ndimage.distance_transform_edt(~small, return_distances=False, return_indices=True)
+    near = keep[tuple(nearest)]
     return near.repeat(step, 0).repeat(step, 1)[: mask.shape[0], : mask.shape[1]].astype(np.float32)
 
 

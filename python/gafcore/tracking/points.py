@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gafcore.rigs.base import Rig
@@ -58,6 +58,10 @@ class PointModel:
         """The same points with further shared modes that move only them, not the joints."""
         still = self.centres_shape.new_zeros(len(modes), 4, 3)
         return replace(self, shape=torch.cat([self.shape, modes]), centres_shape=torch.cat([self.centres_shape, still]))
+
+    def of_points(self, which: Bool[Tensor, "L"]) -> PointModel:
+        """Only some of the points."""
+        return replace(self, rest=self.rest[which], shape=self.shape[:, which], expr=self.expr[:, which], weights=self.weights[which])
 
     def to(self, dtype: torch.dtype) -> PointModel:
         return PointModel(**{k: v.to(dtype) for k, v in vars(self).items()})
