@@ -75,6 +75,14 @@ def test_fixing_the_identity_changes_nothing_else(case):
     torch.testing.assert_close(place(fixed, theta, theta.new_zeros(0)), place(model, theta, params.shape))
 
 
+def test_some_points_are_where_all_of_them_are(case):
+    _, params, model = case
+    theta, which = parameters(model, params), torch.arange(model.n_points) % 3 != 1
+    some = model.of_points(which)
+    assert some.n_points == int(which.sum()) < model.n_points
+    torch.testing.assert_close(place(some, theta, params.shape), place(model, theta, params.shape)[:, which])
+
+
 def test_right_jacobian_is_continuous_at_small_angles():
     axis = torch.tensor([[0.6, -0.64, 0.48]]).double()
     torch.testing.assert_close(right_jacobian(axis * 0.0100001), right_jacobian(axis * 0.0099999), rtol=0, atol=1e-6)

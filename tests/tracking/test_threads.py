@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from gafcore.tracking.threads import one_thread, side_by_side
+from gafcore.tracking.threads import as_they_come, one_thread, side_by_side, workers
 
 
 @pytest.mark.parametrize("cores", [None, 1, 2, 8])
@@ -55,3 +55,24 @@ def test_two_callers_take_turns_and_the_number_is_the_users_again_after(threads)
         assert torch.get_num_threads() == 1
     other.join(5)
     assert seen == [1] and torch.get_num_threads() == 2
+
+
+def test_a_stream_is_drawn_in_order_on_the_callers_thread_and_a_few_ahead(threads):
+    threads(2)
+    drawn = []
+
+    def source():
+        for i in range(40):
+            drawn.append(threading.get_ident())
+            yield i
+
+    def late(i: int) -> tuple[int, int]:
+        time.sleep(0.001 * (i % 3))
+        return i, torch.get_num_threads()
+
+    with one_thread(), workers(40) as pool:
+        results = as_they_come(pool, late, source())
+        first = next(results)
+        assert len(drawn) < 12
+        assert [first, *results] == [(i, 1) for i in range(40)]
+    assert set(drawn) == {threading.get_ident()} and torch.get_num_threads() == 2

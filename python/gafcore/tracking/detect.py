@@ -107,7 +107,7 @@ def _mp_image(mp: ModuleType, image: np.ndarray) -> Any:
 def _thumbnail(image: np.ndarray) -> np.ndarray:
     rows = np.linspace(0, image.shape[0] - 1, min(_THUMB_PX * 4, image.shape[0])).astype(int)
     columns = np.linspace(0, image.shape[1] - 1, min(_THUMB_PX * 4, image.shape[1])).astype(int)
-    small = Image.fromarray(image[np.ix_(rows, columns)])
+    small = Image.fromarray(image[rows][:, columns])
     return np.asarray(small.resize((_THUMB_PX, _THUMB_PX), Image.Resampling.BOX))
 
 
