@@ -149,8 +149,10 @@ uint64_t warp(WarpOp op, unsigned mask, uint64_t value, int operand, int width, 
     release_tag(me->tag);
   }
   if (all_here) {
+    const bool each_its_own = op == WarpOp::kShuffle || op == WarpOp::kUp || op == WarpOp::kDown || op == WarpOp::kXor || op == WarpOp::kMatchAny;
+    const uint64_t common = each_its_own ? 0 : result_of(me);
     for (unsigned i = 0; i < 32; ++i) {
-      if (mask >> i & 1) lane(me, i)->warp_result = result_of(lane(me, i));
+      if (mask >> i & 1) lane(me, i)->warp_result = each_its_own ? result_of(lane(me, i)) : common;
     }
     for (unsigned i = 0; i < 32; ++i) {
       if (mask >> i & 1) wake(lane(me, i));

@@ -27,8 +27,9 @@ for kind in "${kinds[@]}"; do
     tsan)
       preload=$(library libtsan.so)
       wrapper=(setarch -R)  # gcc 12's runtime cannot place its shadow memory where addresses are random
-      # Python and torch were not compiled for it. A race makes the exit status 66.
-      export TSAN_OPTIONS="ignore_noninstrumented_modules=1 exitcode=66"
+      # Python and torch were not compiled for it. A race makes the exit status 66. By default each process sleeps a second before it ends,
+      # lest other system threads still race: there are none here.
+      export TSAN_OPTIONS="ignore_noninstrumented_modules=1 exitcode=66 atexit_sleep_ms=0"
       ;;
     *) echo "run.sh: $kind is none of plain, asan, tsan" >&2; exit 2 ;;
   esac
