@@ -163,6 +163,8 @@ void abandon_fiber(Fiber* fiber) {
 #if defined(SIMT_TSAN)
   if (fiber->tsan) __tsan_destroy_fiber(fiber->tsan);
   fiber->tsan = nullptr;
+#elif defined(SIMT_ASAN)
+  fiber->ended = false;  // an exception may have ended it, and marks be left
 #else
   (void)fiber;
 #endif

@@ -53,8 +53,8 @@ m.release(p)
 print("result", list(zeros))
 """
 
-# Starts those processes: a command a line, its status and what it wrote back. Under ThreadSanitizer each start from pytest's own process would
-# first copy the page tables of its gigabytes of shadow memory.
+# Starts those processes: a command a line, its status and what it wrote back. Under ThreadSanitizer each start from pytest's own process
+# would first copy the page tables of its gigabytes of shadow memory.
 STARTER = """
 import json, subprocess, sys
 for line in sys.stdin:
