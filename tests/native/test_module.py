@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import gafcore
-from gafcore.native import _native, isa_name, launch
+from gafcore.native import _native, launch
 
 SCENE = """
 import torch, gafcore
@@ -103,6 +103,10 @@ def test_memory_is_aligned_for_sixteen_doubles(n_bytes):
 @pytest.mark.parametrize("isa", ["baseline", "avx2"])
 def test_instruction_set_can_be_lowered(isa):
     code = "from gafcore.native import isa_name; print(isa_name())"
-    done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"GAFCORE_ISA": isa}, capture_output=True, text=True, timeout=60)
+
+    def chosen(wish: dict[str, str]) -> str:
+        env = {k: v for k, v in os.environ.items() if k != "GAFCORE_ISA"} | wish  # this process may itself have been lowered
+        return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60).stdout.strip()
+
     order = ["baseline", "avx2", "avx512"]
-    assert done.stdout.strip() == min(isa, isa_name(), key=order.index)
+    assert chosen({"GAFCORE_ISA": isa}) == min(isa, chosen({}), key=order.index)

@@ -51,6 +51,7 @@ struct Fiber {
   void* fake_stack = nullptr;
   const void* bottom = nullptr;
   size_t size = 0;
+  bool ended = false;  // rather than left in the middle: nothing on its stack is marked
 #endif
 #if defined(SIMT_TSAN)
   void* tsan = nullptr;
@@ -137,7 +138,8 @@ void reset_fiber(Fiber* fiber, void (*entry)(void*), void* argument) {
   fiber->fake_stack = nullptr;
   fiber->bottom = fiber->stack;
   fiber->size = kStack;
-  __asan_unpoison_memory_region(fiber->stack, kStack);  // frames of a fiber that was left in the middle
+  if (!fiber->ended) __asan_unpoison_memory_region(fiber->stack, kStack);
+  fiber->ended = false;
 #endif
 #if defined(SIMT_TSAN)
   if (!fiber->tsan) fiber->tsan = __tsan_create_fiber(0);  // a millisecond each: kept for the next block that uses this fiber
@@ -161,6 +163,8 @@ void abandon_fiber(Fiber* fiber) {
 #if defined(SIMT_TSAN)
   if (fiber->tsan) __tsan_destroy_fiber(fiber->tsan);
   fiber->tsan = nullptr;
+#elif defined(SIMT_ASAN)
+  fiber->ended = false;  // an exception may have ended it, and marks be left
 #else
   (void)fiber;
 #endif
@@ -176,6 +180,7 @@ void switch_fiber(Fiber* from, Fiber* to, bool last) {
   switched_from = from;
   starting = to;
 #if defined(SIMT_ASAN)
+  from->ended = last;
   __sanitizer_start_switch_fiber(last ? nullptr : &from->fake_stack, to->bottom, to->size);
 #else
   (void)last;

@@ -116,9 +116,9 @@ uint64_t result_of(Thread* me) {
 
 uint64_t warp(WarpOp op, unsigned mask, uint64_t value, int operand, int width, Where where) {
   Thread* me = self;
-  const std::string what = std::string(kNames[int(op)]) + " at " + place(where);
-  if (!(mask >> (me->index % 32) & 1)) fail(what + " is called by a lane that is not in its mask");
-  if (width <= 0 || width > 32 || (width & (width - 1)) != 0) fail(what + ": width must be a power of two up to 32");
+  const auto what = [&] { return std::string(kNames[int(op)]) + " at " + place(where); };  // made on failure only: this runs a million times
+  if (!(mask >> (me->index % 32) & 1)) fail(what() + " is called by a lane that is not in its mask");
+  if (width <= 0 || width > 32 || (width & (width - 1)) != 0) fail(what() + ": width must be a power of two up to 32");
   me->state = State::kAtWarp;
   me->where = where;
   me->op = op;
@@ -131,15 +131,15 @@ uint64_t warp(WarpOp op, unsigned mask, uint64_t value, int operand, int width, 
   for (unsigned i = 0; i < 32; ++i) {
     if (!(mask >> i & 1)) continue;
     const Thread* other = lane(me, i);
-    if (!other) fail(what + ": lane " + std::to_string(i) + " of its mask does not exist");
-    if (other->state == State::kExited) fail(what + ": " + name_of(*other) + " of its mask has ended");
+    if (!other) fail(what() + ": lane " + std::to_string(i) + " of its mask does not exist");
+    if (other->state == State::kExited) fail(what() + ": " + name_of(*other) + " of its mask has ended");
     if (other->state != State::kAtWarp) {
       all_here = false;
       continue;
     }
-    if (other->mask != mask) fail(what + ": its mask differs from that of " + name_of(*other) + " at " + place(other->where));
+    if (other->mask != mask) fail(what() + ": its mask differs from that of " + name_of(*other) + " at " + place(other->where));
     if (other->op != op || other->where.line() != where.line()) {
-      fail(what + ", but " + name_of(*other) + " of its mask is in " + kNames[int(other->op)] + " at " + place(other->where));
+      fail(what() + ", but " + name_of(*other) + " of its mask is in " + kNames[int(other->op)] + " at " + place(other->where));
     }
     if (op == WarpOp::kSync && other->tag) me->tag = other->tag;
   }
@@ -149,8 +149,10 @@ uint64_t warp(WarpOp op, unsigned mask, uint64_t value, int operand, int width, 
     release_tag(me->tag);
   }
   if (all_here) {
+    const bool each_its_own = op == WarpOp::kShuffle || op == WarpOp::kUp || op == WarpOp::kDown || op == WarpOp::kXor || op == WarpOp::kMatchAny;
+    const uint64_t common = each_its_own ? 0 : result_of(me);
     for (unsigned i = 0; i < 32; ++i) {
-      if (mask >> i & 1) lane(me, i)->warp_result = result_of(lane(me, i));
+      if (mask >> i & 1) lane(me, i)->warp_result = each_its_own ? result_of(lane(me, i)) : common;
     }
     for (unsigned i = 0; i < 32; ++i) {
       if (mask >> i & 1) wake(lane(me, i));

@@ -71,16 +71,14 @@ void enter(void* argument) {
 Thread* next_thread() {
   auto& ready = block->ready;
   if (ready.empty()) return nullptr;
-  size_t i = 0;
-  if (settings.order == Order::kLifo) i = ready.size() - 1;
-  if (settings.order == Order::kRandom) i = random_source() % ready.size();
-  Thread* thread = ready[i];
-  if (settings.order == Order::kRandom) {
-    ready[i] = ready.back();
-    ready.pop_back();
-  } else {
-    ready.erase(ready.begin() + std::ptrdiff_t(i));
+  if (settings.order == Order::kFifo) {
+    Thread* thread = ready.front();
+    ready.pop_front();
+    return thread;
   }
+  if (settings.order == Order::kRandom) std::swap(ready[random_source() % ready.size()], ready.back());
+  Thread* thread = ready.back();
+  ready.pop_back();
   return thread;
 }
 

@@ -1,5 +1,6 @@
 // What the scheduler's parts know of a running block.
 #pragma once
+#include <deque>
 #include <string>
 #include <vector>
 
@@ -29,7 +30,7 @@ struct Thread {
 
 struct Block {
   std::vector<Thread> threads;
-  std::vector<Thread*> ready;
+  std::deque<Thread*> ready;
   unsigned n_exited = 0, n_at_barrier = 0;
   int votes = 0;
   std::string error;  // first mistake; the block then stops
