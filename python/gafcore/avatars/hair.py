@@ -1,68 +1,111 @@
-"""Hair as a thicker scalp: rigs are bald, heads are not.
+"""Hair as a thicker head: rigs are bald, heads are not.
 
-Gaussians keep near their triangles, so the triangles should be near the hair. How far it stands off is read from the masks: the scalp
-is moved out along its normals by the one distance for which the avatar's outline fits best. The move is the rig's static offset,
-as in VHAP, so it turns with the head and thresholds in triangle sizes keep their meaning.
+Gaussians keep near their triangles, so the triangles should be near the hair. How far it stands off is read from the masks of the
+training pictures: first one distance for the whole scalp, then one a vertex of scalp and neck, smooth, so that long hair beside the neck
+has triangles too. The move is the rig's static offset, as in VHAP: it turns with the head, and thresholds in triangle sizes keep their meaning.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from gafcore.avatars.frames import checked_mask
+from gafcore.avatars.hair_region import HairRegion, hair_region
 from gafcore.avatars.rigged import RiggedAvatar, render
-from gafcore.mesh import vertex_normals
-from gafcore.rigs import Rig
-from gafcore.types import Capture, Frame, RigParams
+from gafcore.avatars.smooth_field import SmoothField
+from gafcore.rigs.offsets import with_static_offset
+from gafcore.types import Camera, Capture, Frame, RigParams
 
 _THICKNESSES_M = tuple(0.0025 * i for i in range(17))  # 0 to 4 cm
-_SMOOTHING = 4  # rounds of averaging over neighbours: the hairline is a slope, not a step
+_SEARCHED = 6  # frames for that
+_SMOOTH_M = 0.03  # hair of places nearer than this stands off nearly alike
+_MOST_M = 0.06  # an outline seen from the front alone could be any curtain further behind
+_STEPS, _RATE = 200, 2e-2  # of Adam, metres
+_LAST_RATE, _LAST = 0.25, 2 / 3  # from this part of the steps on, so much of the rate
+_LONG_SIDE_PX = 256  # at which outlines are compared
+import os
+KAP = float(os.environ.get('KAP','1000'))
+_DEAD = 0.2
+
+First = Callable[[RigParams], RiggedAvatar]
 
 
-def with_hair(capture: Capture, frames: list[Frame], first: Callable[[RigParams], RiggedAvatar]) -> RigParams:
-    """The capture's rig parameters with the scalp at the hair's surface; unchanged where rig or masks say nothing about it.
+@dataclass(frozen=True)
+class Outline:
+    """The mask of one frame, with a camera of its size."""
+
+    camera: Camera
+    timestep: int
+    mask: Float[Tensor, "H W"]
+
+
+def with_hair(capture: Capture, frames: list[Frame], first: First) -> RigParams:
+    """The capture's rig parameters with scalp and neck at the hair's surface; unchanged where rig or masks say nothing about it.
 
     `first` makes the avatar that fitting would start from on given rig parameters: its outline is a little larger than the mesh's.
     """
-    masked = [(frame, mask) for frame in frames if (mask := checked_mask(frame)) is not None]
-    direction = scalp_direction(capture.rig, capture.params)
-    if direction is None or not masked:
+    outlines = [_outline(frame, mask) for frame in frames if (mask := checked_mask(frame)) is not None]
+    region = hair_region(capture.rig, capture.params)
+    if region is None or not outlines:
         return capture.params
-    mismatch = []
-    for thickness in _THICKNESSES_M:
-        avatar = first(_offset(capture.params, thickness * direction))
-        mismatch.append(sum(_mismatch(avatar, frame, mask) for frame, mask in masked))
-    best = _THICKNESSES_M[mismatch.index(min(mismatch))]
-    return _offset(capture.params, best * direction) if best > 0 else capture.params
+    thickness = _best_thickness(capture, outlines, first, region)
+    return _wearing(capture, capture.params, _fitted_offset(capture, outlines, first, region, thickness))
 
 
-def scalp_direction(rig: Rig, params: RigParams) -> Float[Tensor, "V 3"] | None:
-    """Outward normals at rest on the scalp, fading out over its rim, zero elsewhere; None where the rig names no scalp."""
-    scalp = rig.regions.get("scalp")
-    if scalp is None or not bool(scalp.any()):
-        return None
-    weight = scalp.to(rig.template.dtype)
-    edges = torch.cat([rig.faces[:, [0, 1]], rig.faces[:, [1, 2]], rig.faces[:, [2, 0]]])
-    edges = torch.cat([edges, edges.flip(1)])
-    degree = torch.zeros_like(weight).index_add_(0, edges[:, 0], weight.new_ones(edges.shape[0])).clamp(min=1)
-    for _ in range(_SMOOTHING):
-        weight = torch.zeros_like(weight).index_add_(0, edges[:, 0], weight[edges[:, 1]]) / degree
-    rest = replace(rig.neutral(1), shape=params.shape, static_offset=params.static_offset)
-    normals = vertex_normals(rig.vertices(rest)[0], rig.faces)
-    return weight[:, None] * normals
+def _best_thickness(capture: Capture, outlines: list[Outline], first: First, region: HairRegion) -> float:
+    """The one distance of the whole scalp for which the avatar's outline differs least from the masks, metres."""
+    some = [outlines[i] for i in np.linspace(0, len(outlines) - 1, min(_SEARCHED, len(outlines))).round().astype(int)]
+
+    def mismatch(thickness: float) -> float:
+        with torch.no_grad():
+            return sum(float(_difference(capture, one, first, thickness * region.scalp).abs().sum()) for one in some)
+
+    return min(_THICKNESSES_M, key=mismatch)
 
 
-def _offset(params: RigParams, offset: Float[Tensor, "V 3"]) -> RigParams:
-    return replace(params, static_offset=offset if params.static_offset is None else params.static_offset + offset)
+def _fitted_offset(capture: Capture, outlines: list[Outline], first: First, region: HairRegion, start: float) -> Float[Tensor, "V 3"]:
+    """One distance a vertex, by gradient descent on the masks' squared difference from `start` on the scalp and 0 on the neck, metres."""
+    field = SmoothField(start * region.on_scalp, region.edges, (_SMOOTH_M / region.edge_m) ** 2, _RATE)
+    base = start * region.on_scalp
+    order = torch.randperm(len(outlines), generator=torch.Generator().manual_seed(0)).tolist()
+    for step in range(_STEPS):
+        raw = field.values()
+        distance = raw.clamp(0, _MOST_M).requires_grad_()
+        difference = _difference(capture, outlines[order[step % len(order)]], first, region.offset(distance))
+        import os
+        if os.environ.get("HV")=="Q":
+            distance = raw.clone().requires_grad_()
+            difference = _difference(capture, outlines[order[step % len(order)]], first, region.offset(distance))
+            beyond = torch.relu(-distance) + torch.relu(distance - _MOST_M)
+            (gradient,) = torch.autograd.grad(100*torch.relu(difference.abs() - _DEAD).square().mean()+1e7*beyond.square().mean(), distance)
+            field.step(gradient, 1.0 if step < _LAST * _STEPS else _LAST_RATE); continue
+        (gradient,) = torch.autograd.grad(100*torch.relu(difference.abs() - _DEAD).square().mean()+KAP*(distance-base).square().mean(), distance)
+        outwards = (raw <= 0) & (gradient > 0) | (raw >= _MOST_M) & (gradient < 0)
+        field.step(gradient.masked_fill(outwards, 0.0), 1.0 if step < _LAST * _STEPS else _LAST_RATE)
+    return region.offset(field.values().clamp(0, _MOST_M))
 
 
-def _mismatch(avatar: RiggedAvatar, frame: Frame, mask: Float[Tensor, "H W"]) -> float:
-    """Area, in pixels, that only one of avatar and mask covers."""
-    with torch.no_grad():
-        alpha = render(avatar, [frame.camera], avatar.params[frame.timestep]).alpha[0]
-    return float((alpha - mask).abs().sum())
+def _difference(capture: Capture, outline: Outline, first: First, offset: Float[Tensor, "V 3"]) -> Float[Tensor, "H W"]:
+    """The avatar's alpha minus the mask."""
+    avatar = first(_wearing(capture, capture.params[outline.timestep], offset))
+    return render(avatar, [outline.camera], avatar.params).alpha[0] - outline.mask
+
+
+def _wearing(capture: Capture, params: RigParams, offset: Float[Tensor, "V 3"]) -> RigParams:
+    return with_static_offset(capture.rig, params, offset if params.static_offset is None else params.static_offset + offset)
+
+
+def _outline(frame: Frame, mask: Float[Tensor, "H W"]) -> Outline:
+    """Halved as often as it takes to be small enough."""
+    camera = frame.camera
+    while max(mask.shape) > _LONG_SIDE_PX and min(mask.shape) >= 2:
+        height, width = (n // 2 * 2 for n in mask.shape)
+        mask = mask[:height, :width].reshape(height // 2, 2, width // 2, 2).mean((1, 3))
+        camera = replace(camera, K=camera.K * camera.K.new_tensor([[0.5], [0.5], [1.0]]), width=width // 2, height=height // 2)
+    return Outline(camera, frame.timestep, mask)

@@ -15,6 +15,7 @@ from torch import Tensor
 from gafcore.avatars import RiggedAvatar, read_params, render
 from gafcore.cameras import from_angles
 from gafcore.pictures import to_uint8
+from gafcore.rigs.offsets import with_static_offset
 from gafcore.types import Camera, RigParams
 
 _ORBIT_SWEEP_RAD = math.radians(75)
@@ -68,7 +69,7 @@ def camera_shots(avatar: RiggedAvatar, cameras: Sequence[Camera]) -> list[Shot]:
 def motion_shots(avatar: RiggedAvatar, motion: str | Path, camera: Camera) -> list[Shot]:
     """Another recording's motion (an .npz of rig parameters) on this avatar: the shape and static offset stay its own."""
     moving = read_params(motion, avatar.rig).to(avatar.means.device)
-    moving = replace(moving, shape=avatar.params.shape, static_offset=avatar.params.static_offset)
+    moving = with_static_offset(avatar.rig, replace(moving, shape=avatar.params.shape), avatar.params.static_offset)
     return [Shot(camera, moving[t]) for t in range(len(moving))]
 
 
