@@ -9,9 +9,7 @@ from scipy import sparse
 from scipy.sparse.linalg import splu
 from torch import Tensor
 
-import os
-FL2 = float(os.environ.get('FL2','0.03'))
-_FLOOR = float(os.environ.get('FL','0.001'))
+_LEAST = 0.3  # of the largest gradient: smaller ones do not count for more than they are
 _BETA_1, _BETA_2, _SMALLEST = 0.9, 0.999, 1e-30
 
 
@@ -19,8 +17,8 @@ class SmoothField:
     """start + (1 + stiffness L)^-1 u with u moved by gradients; L is the graph's Laplacian, each row divided by its vertex's degree.
 
     Change of variables and steps are Nicolet et al.'s ("Large Steps in Inverse Rendering of Geometry", 2021). A gradient at one vertex moves
-    its surroundings along, so an outline, which is seen along lines, moves surfaces. The steps are Adam's with one scale for all
-    vertices, the largest: with a scale each, what hardly shows would move as fast as what does.
+    its surroundings along, so an outline, which is seen along lines, moves surfaces. The steps are Adam's, but their scales have a part
+    of the largest added (theirs is the largest alone): else what hardly shows would move as fast as what does.
     """
 
     def __init__(self, start: Float[Tensor, "R"], edges: Int[Tensor, "E 2"], stiffness: float, rate: float) -> None:
@@ -43,9 +41,8 @@ class SmoothField:
         """One step against the gradient by `values()`, at most `part` of the rate long."""
         rough = torch.from_numpy(self._degree * self._solve(gradient.double().cpu().numpy()))
         self._steps += 1
-        rough = rough + _FLOOR * self._rough
         self._mean = _BETA_1 * self._mean + (1 - _BETA_1) * rough
         self._square = _BETA_2 * self._square + (1 - _BETA_2) * rough.square()
         deviation = (self._square / (1 - _BETA_2**self._steps)).sqrt()
-        scale = deviation + FL2 * deviation.max() + 1e-12
-        self._rough = self._rough - part * self._rate / (1 - _BETA_1**self._steps) * self._mean / scale.clamp(min=_SMALLEST)
+        scale = deviation + _LEAST * deviation.max() + _SMALLEST
+        self._rough = self._rough - part * self._rate / (1 - _BETA_1**self._steps) * self._mean / scale
