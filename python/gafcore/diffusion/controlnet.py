@@ -8,21 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gafcore.diffusion.conditioning import SD_GUIDANCE, NormalAxes
 from gafcore.diffusion.encode import decode_latents, encode_pixels
 from gafcore.diffusion.schedule import NoiseSchedule, strided_timesteps
 from gafcore.mesh import normal_map
 from gafcore.types import Camera
 
-NormalAxes = Literal["left_up_back", "right_up_back"]
-# diffusers' default for Stable Diffusion; the paper names no scale.
-GUIDANCE = 7.5
 _TOWARDS_CAMERA = (0.0, 0.0, -1.0)
 
 
@@ -47,7 +45,7 @@ class NormalControl:
     schedule: NoiseSchedule
     text: Float[Tensor, "1 L D"]
     empty: Float[Tensor, "1 L D"] | None = None
-    guidance_scale: float = GUIDANCE
+    guidance_scale: float = SD_GUIDANCE
     axes: NormalAxes = "left_up_back"
 
     @property

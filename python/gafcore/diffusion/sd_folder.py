@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from gafcore.diffusion.controlnet import GUIDANCE, NormalAxes, NormalControl
+from gafcore.diffusion.conditioning import SD_GUIDANCE, NormalAxes
+from gafcore.diffusion.controlnet import NormalControl
 from gafcore.diffusion.schedule import NoiseSchedule
 from gafcore.errors import InputError, MissingError
 
@@ -54,7 +55,7 @@ def load_normal_control(
     controlnet: str | Path,
     prompt: str = "",
     *,
-    guidance_scale: float = GUIDANCE,
+    guidance_scale: float = SD_GUIDANCE,
     axes: NormalAxes = "left_up_back",
     device: torch.device | str = "cpu",
 ) -> NormalControl:

@@ -29,17 +29,26 @@ def make_controlnet_prior(
         MissingError: The extra `diffusion` is not installed, or a folder or a part of it is absent.
         InputError: As `load_normal_control` and `ControlNetTruths`.
     """
-    needs_diffusers(sd)
+    _need_diffusers(sd)
     from gafcore.diffusion.sd_folder import load_normal_control
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return ControlNetTruths(load_normal_control(sd, controlnet, prompt, device=device, **options), config)
 
 
-def needs_diffusers(folder: str | Path) -> None:
-    """Raises:
-    MissingError: The extra `diffusion` is not installed.
+def check_controlnet_prior(sd: str | Path, controlnet: str | Path) -> None:
+    """Look whether all files are there, before long work.
+
+    Raises:
+        MissingError: The extra `diffusion` is not installed, or a folder or a part of it is absent.
     """
+    _need_diffusers(sd)
+    from gafcore.diffusion.sd_folder import check_folders
+
+    check_folders(sd, controlnet)
+
+
+def _need_diffusers(folder: str | Path) -> None:
     if find_spec("diffusers") is None:
         raise MissingError(f"{folder}: is read by diffusers, which needs pip install 'gafcore[diffusion]'")
 
