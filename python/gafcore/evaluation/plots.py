@@ -87,7 +87,7 @@ def _axes(title: str, points: Sequence[tuple[float, float]], x_label: str) -> tu
         parts.append(f'<text class="tick" x="{_LEFT - 5}" y="{y_of(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>')
     for tick in ticks(*x_range):
         parts.append(f'<text class="tick" x="{x_of(tick):.1f}" y="{_HEIGHT - _BOTTOM + 15}" text-anchor="middle">{tick:g}</text>')
-    parts.append(f'<text class="tick" x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 1}" text-anchor="end">{escape(x_label)}</text>')
+    parts.append(f'<text class="tick" x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 4}" text-anchor="end">{escape(x_label)}</text>')
     return parts, x_of, y_of
 
 
