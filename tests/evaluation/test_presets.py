@@ -11,7 +11,7 @@ import torch
 from gafcore.diffusion.small.prior import save_prior
 from gafcore.errors import InputError, MissingError
 from gafcore.evaluation.presets import PRESETS, TABLE_3, PriorSources, check_presets, described, prior_of, settings, why_not
-from gafcore.fitting import PseudoConfig, PseudoTruths
+from gafcore.fitting import PseudoConfig, PseudoTruths, pipeline_prior
 from tests.cases.small_prior import TINY, woken
 
 NOTHING = PriorSources()
@@ -71,6 +71,7 @@ def test_small_priors(tmp_path):
 
 
 def test_pipelines(tmp_path):
+    pytest.importorskip("diffusers", reason="the extra `diffusion` is not installed")
     with_one = PriorSources(prior=pipeline(tmp_path / "a"))
     without = PriorSources(prior=pipeline(tmp_path / "b", upsampler=False))
     assert why_not("no-upsampler", with_one) is None and why_not("full", without) is None
@@ -81,6 +82,7 @@ def test_pipelines(tmp_path):
 
 def test_a_pose_prior_is_conditioned_on_poses(tmp_path):
     right = PriorSources(pose_prior=small(tmp_path / "pose.safetensors", condition="pose"))
+    pytest.importorskip("diffusers", reason="the extra `diffusion` is not installed")
     assert why_not("pose", right) is None and settings("pose", right) == PseudoConfig()
     assert why_not("pose", PriorSources(pose_prior=pipeline(tmp_path / "p", condition="pose"))) is None
     for wrong in (small(tmp_path / "rig.safetensors"), pipeline(tmp_path / "n")):
@@ -112,8 +114,23 @@ def test_priors_are_made_anew_with_their_settings(tmp_path):
     made = prior_of("full", sources)
     assert isinstance(made, PseudoTruths) and made.config == PseudoConfig(refresh_every=3) and made.state() == {}
     assert prior_of("full", sources) is not made and prior_of("none", sources) is None
+
+
+def test_numbers_that_cannot_be():
     with pytest.raises(InputError, match="refresh_every must be at least 1, got 0"):
         PriorSources(refresh_every=0)
+    for wrong in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="sd_guidance must be 0 or more, got"):
+            PriorSources(sd_guidance=wrong)
+
+
+def test_without_the_extra_it_is_said_before_anything_is_fitted(tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline_prior, "find_spec", lambda name: None)
+    folder = pipeline(tmp_path / "p", condition="pose")
+    cases = {"full": dict(prior=folder), "pose": dict(pose_prior=folder), "pretrained-sd": dict(sd=tmp_path, controlnet=tmp_path)}
+    for name, given in cases.items():
+        with pytest.raises(MissingError, match=r"is read by diffusers, which needs pip install 'gafcore\[diffusion\]'"):
+            why_not(name, PriorSources(**given))
 
 
 def test_stable_diffusion_with_its_prompt(tmp_path):

@@ -11,7 +11,7 @@ import torch
 pytest.importorskip("diffusers", reason="the extra `diffusion` is not installed")
 from gafcore.errors import InputError, MissingError
 from gafcore.fitting import FitConfig, Interrupted, PseudoConfig, fit
-from gafcore.fitting import controlnet_prior as module
+from gafcore.fitting import pipeline_prior as module
 from gafcore.fitting.controlnet_prior import make_controlnet_prior
 from tests.cases.ball import ball_capture
 from tests.diffusion.tiny_sd import save_controlnet, save_sd

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from gafcore.diffusion.small.prior import load_prior
 from gafcore.errors import InputError
 from gafcore.files import read_json
 from gafcore.fitting.controlnet_prior import check_controlnet_prior, make_controlnet_prior
+from gafcore.fitting.pipeline_prior import need_diffusers
 from gafcore.fitting.prior import Prior
 from gafcore.fitting.pseudo import PseudoConfig, is_pipeline, make_prior
 
@@ -84,6 +86,8 @@ class PriorSources:
     def __post_init__(self) -> None:
         if self.refresh_every is not None and self.refresh_every < 1:
             raise InputError(f"refresh_every must be at least 1, got {self.refresh_every}")
+        if not 0 <= self.sd_guidance < math.inf:
+            raise InputError(f"sd_guidance must be 0 or more, got {self.sd_guidance}")
 
 
 def check_presets(names: tuple[str, ...]) -> None:
@@ -180,6 +184,7 @@ def _why_not_prior(preset: Preset, path: str) -> str | None:
     if path == "none":
         return "needs --prior"
     if is_pipeline(path):
+        need_diffusers(path)
         if preset.pipeline is None:
             return "a pipeline has no regression to start from: needs --prior small, or another small prior"
         index = read_json(Path(path) / "model_index.json")
@@ -197,6 +202,7 @@ def _why_not_prior(preset: Preset, path: str) -> str | None:
 
 def _check_pose(path: str) -> None:
     if is_pipeline(path):
+        need_diffusers(path)
         config = read_json(Path(path) / "unet" / "config.json")
         condition = config.get("condition") if isinstance(config, dict) else None
     else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ import torch
 from torch import Tensor
 
 from gafcore.captures.synthetic.noise import uniform
-from gafcore.errors import InputError, MissingError
+from gafcore.errors import InputError
+from gafcore.fitting.pipeline_prior import need_diffusers
 from gafcore.fitting.prior import PriorRequest
 from gafcore.fitting.pseudo import PseudoConfig, PseudoTruths, rendered_capacity, rendered_set
 
@@ -29,7 +29,7 @@ def make_controlnet_prior(
         MissingError: The extra `diffusion` is not installed, or a folder or a part of it is absent.
         InputError: As `load_normal_control` and `ControlNetTruths`.
     """
-    _need_diffusers(sd)
+    need_diffusers(sd)
     from gafcore.diffusion.sd_folder import load_normal_control
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -42,15 +42,10 @@ def check_controlnet_prior(sd: str | Path, controlnet: str | Path) -> None:
     Raises:
         MissingError: The extra `diffusion` is not installed, or a folder or a part of it is absent.
     """
-    _need_diffusers(sd)
+    need_diffusers(sd)
     from gafcore.diffusion.sd_folder import check_folders
 
     check_folders(sd, controlnet)
-
-
-def _need_diffusers(folder: str | Path) -> None:
-    if find_spec("diffusers") is None:
-        raise MissingError(f"{folder}: is read by diffusers, which needs pip install 'gafcore[diffusion]'")
 
 
 class ControlNetTruths(PseudoTruths):

@@ -22,6 +22,16 @@ from gafcore.fitting.pseudo import PseudoConfig, PseudoTruths, cut_out, rendered
 INDEX = "model_index.json"
 
 
+def need_diffusers(folder: str | Path) -> None:
+    """Say what to install before a folder is read.
+
+    Raises:
+        MissingError: The extra `diffusion` is not installed.
+    """
+    if find_spec("diffusers") is None:
+        raise MissingError(f"{folder}: is read by diffusers, which needs pip install 'gafcore[diffusion]'")
+
+
 def load_pipeline(folder: str | Path) -> Any:
     """The pipeline in a folder, in half precision on a GPU where there is one.
 
@@ -29,8 +39,7 @@ def load_pipeline(folder: str | Path) -> Any:
         MissingError: The extra `diffusion` is not installed, or there is no pipeline.
         InputError: It cannot be read.
     """
-    if find_spec("diffusers") is None:
-        raise MissingError(f"{folder}: is a diffusers pipeline, which needs pip install 'gafcore[diffusion]'")
+    need_diffusers(folder)
     from gafcore.diffusion.pipeline import MultiViewHeadPipeline
 
     gpu = torch.cuda.is_available()
