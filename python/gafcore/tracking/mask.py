@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -26,20 +27,43 @@ _SHOULDERS = 1.3  # a neck this many times as wide as at its narrowest has becom
 _NECK_TILT_RAD = 0.44  # the base of a neck slopes down to the collarbones
 
 
+@dataclass(frozen=True)
+class HeadLimits:
+    """Between what a frame's head mask stays whatever the person's probability is; uint8 [h, w] at the size of `detections.person`.
+
+    `floor` is the face, which is head even where no person was seen. `ceiling` is 0 below the neck and on other people.
+    """
+
+    floor: np.ndarray
+    ceiling: np.ndarray
+
+    def apply(self, person: np.ndarray) -> np.ndarray:
+        """The head mask, uint8 [h, w], of a person mask uint8 [h, w]."""
+        within = (person.astype(np.uint16) * self.ceiling + 127) // 255
+        return np.maximum(within.astype(np.uint8), self.floor)
+
+
 def head_masks(detections: Detections, rig: Rig, solution: Solution, frames: list[int] | None = None) -> list[np.ndarray]:
     """One soft mask a frame (of all, or of `frames`), uint8 at the size of `detections.person`: 255 is head."""
+    frames = list(range(len(detections))) if frames is None else frames
+    limits = head_limits(detections, rig, solution, frames)
+    return [limit.apply(detections.person[t].numpy()) for t, limit in zip(frames, limits, strict=True)]
+
+
+def head_limits(detections: Detections, rig: Rig, solution: Solution, frames: list[int] | None = None) -> list[HeadLimits]:
+    """What rig and landmarks say about the head mask of every frame (of all, or of `frames`), apart from the person's probability."""
     frames, ring = list(range(len(detections))) if frames is None else frames, neck_ring(rig)
     centre = (detections.width / 2, detections.height / 2)
     scale = np.array([detections.person.shape[2] / detections.width, detections.person.shape[1] / detections.height])
     with one_thread():
         pixels = project(rig.vertices(solution.params[frames], ring), torch.tensor(solution.focal_px), centre).numpy()
 
-        def mask(i: int) -> np.ndarray:
+        def limits(i: int) -> HeadLimits:
             t = frames[i]
             outline = face_outline(detections.landmarks[t].numpy() * scale) if bool(detections.found[t]) else None
-            return head_mask(detections.person[t].numpy(), pixels[i] * scale, outline)
+            return frame_limits(detections.person[t].numpy(), pixels[i] * scale, outline)
 
-        return side_by_side(mask, range(len(frames)))
+        return side_by_side(limits, range(len(frames)))
 
 
 def neck_ring(rig: Rig) -> Int[Tensor, "M"]:
@@ -63,23 +87,23 @@ def face_outline(landmarks: Float[np.ndarray, "478 2"]) -> Float[np.ndarray, "K 
     return landmarks[ConvexHull(landmarks).vertices]
 
 
-def head_mask(person: np.ndarray, ring: np.ndarray, outline: np.ndarray | None) -> np.ndarray:
-    """Mask of one frame. `person` uint8 [h, w]; `ring` [M, 2] and `outline` [K, 2] in its pixels; without an outline every person stays."""
+def frame_limits(person: np.ndarray, ring: np.ndarray, outline: np.ndarray | None) -> HeadLimits:
+    """Limits of one frame. `person` uint8 [h, w]; `ring` [M, 2] and `outline` [K, 2] in its pixels; without an outline every person stays."""
     height, width = person.shape
-    mask = person.astype(np.float32) / 255
     size = max(np.ptp(ring[:, 0]), 1.0)
+    face = np.zeros((height, width), dtype=bool)
     if outline is not None:
         filled = Image.new("L", (width, height))
         ImageDraw.Draw(filled).polygon([tuple(p) for p in outline.tolist()], fill=255)
         face = np.asarray(filled) > 0
-        mask[face] = 1.0
         size = float(np.sqrt(np.prod(np.ptp(outline, axis=0))))
     cut = _lower_edge(ring, width)
     below = (np.arange(height, dtype=np.float32)[:, None] + 0.5 - cut) / max(_SOFT * size, 0.5)
-    mask *= np.clip(0.5 - 0.5 * below, 0, 1)
+    ceiling = np.clip(0.5 - 0.5 * below, 0, 1)
     if outline is not None:  # after the cut: people stand shoulder to shoulder
-        mask *= _around(mask, face)
-    return (mask * 255 + 0.5).astype(np.uint8)
+        ceiling *= _around(np.maximum(person.astype(np.float32) / 255, face) * ceiling, face)
+    ceiling = (ceiling * 255 + 0.5).astype(np.uint8)
+    return HeadLimits(np.where(face, ceiling, np.uint8(0)), ceiling)
 
 
 def _lower_edge(ring: np.ndarray, width: int) -> np.ndarray:

@@ -1,0 +1,229 @@
+"""Full-size alpha by colour where the person mask is unsure, and head pictures without the old background's colour in their rims.
+
+The network's mask is made at 256 px: hanging hair is off by up to a tenth of the face there, and differently in every frame. What it is sure
+of, though, says what colours head and background have nearby. A pixel between the two is alpha F + (1 - alpha) B with a local foreground
+colour F and a local background colour B, so alpha is where it lies on the line from B to F. Where the two colours are hardly further apart
+than each of them varies (clutter, hair as dark as the wall) that says nothing, and the network's probability stays.
+
+A frame is worked on by itself: cameras may move. What is kept of it is the alpha of the head's box, packed, and the background's colour on a
+grid a hundred times coarser: about 40 kB a frame at 512 px, where floats for alpha and picture would be 4 MB. Evaluating the alpha only when
+a frame is asked for would keep no less (colours of both sides) and hide the cost from the stage's figure.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from gafcore.captures.video import Clip
+from gafcore.progress import track as progress
+from gafcore.tracking.detections import Detections, face_boxes
+from gafcore.tracking.mask import HeadLimits
+from gafcore.tracking.models import import_opencv
+from gafcore.tracking.threads import as_they_come, one_thread, workers
+
+# Lengths are in face sizes.
+_INNER, _OUTER = 0.03, 0.10  # how far inside and outside of its edge the network's mask is not trusted
+_BEYOND = 0.3  # width of the background about that from which colours are taken
+_NEAR_F, _NEAR_B = 0.05, 0.10  # standard deviations of the smoothing of head and background; where there is nothing so near, 4 and 16 times
+_FARTHER = 1e-3  # weight of each smoothing relative to the one before it
+
+_SURE = 0.9  # probability of a sure person; 1 - this of sure background
+_SEEN = 0.02  # of 1: least probability that the head's box contains
+_NOISE = 0.12  # of the way from B to F: colours so near to either end are that end's
+_APART = 8.0  # squared distance of F and B, in variances, at which colour and network count alike
+_MIN_VARIANCE = 1e-4  # of colours in 0..1: noise of the camera
+_FACE_PX, _MAX_PX = 64, 512  # regions are made at this size of the face, but no larger than this
+_COARSE = 2  # colours are smoothed at a size smaller by this
+_PACK_EFFORT = 1  # of 9: the higher ones save a twentieth and take twice as long
+
+
+@dataclass(frozen=True)
+class Matte:
+    """The head in one frame of `size` (width, height). Nothing of it is outside of `box` (left, top, right, bottom), pixels.
+
+    `packed` is the alpha in the box; `background` the local background's RGB x 255, and how far (x 255) it is to be believed.
+    """
+
+    size: tuple[int, int]
+    box: tuple[int, int, int, int]
+    packed: bytes
+    background: UInt8[np.ndarray, "h w 4"]
+
+    def alpha(self) -> UInt8[np.ndarray, "H W"]:
+        """How much of a pixel is head, x 255."""
+        left, top, right, bottom = self.box
+        alpha = np.zeros(self.size[::-1], np.uint8)
+        alpha[top:bottom, left:right] = np.frombuffer(zlib.decompress(self.packed), np.uint8).reshape(bottom - top, right - left)
+        return alpha
+
+    def composite(self, picture: UInt8[np.ndarray, "H W 3"], color: Sequence[float]) -> Float[np.ndarray, "H W 3"]:
+        """The head of `picture` on `color` (0..1), float32. The old background is taken out of the colours of the rim."""
+        left, top, right, bottom = self.box
+        alpha = self.alpha()
+        image = np.where((alpha > 0)[..., None], picture.astype(np.float32) / 255, np.float32(color))
+        if right > left and bottom > top:
+            inside = (slice(top, bottom), slice(left, right))
+            soft = (alpha[inside] > 0) & (alpha[inside] < 255)
+            a = alpha[inside][soft][:, None].astype(np.float32) / 255
+            old = _resize(self.background.astype(np.float32) / 255, (right - left, bottom - top))[soft]
+            mixed = image[inside][soft]
+            plain = a * mixed
+            clean = np.clip(mixed - (1 - a) * old[:, :3], 0, a)  # alpha F, and F is a colour
+            image[inside][soft] = plain + old[:, 3:] * (clean - plain) + (1 - a) * np.float32(color)
+        return image
+
+
+def head_mattes(clip: Clip, detections: Detections, limits: Sequence[HeadLimits]) -> list[Matte]:
+    """One matte a frame of `detections`, frames side by side; `limits` are `mask.head_limits` of all of them.
+
+    Raises:
+        MissingError: OpenCV is absent.
+    """
+    import_opencv()
+    sizes, person = face_sizes(detections), detections.person.numpy()
+
+    def matte(item: tuple[int, np.ndarray]) -> Matte:
+        t, picture = item
+        return frame_matte(picture, person[t], limits[t], float(sizes[t]))
+
+    frames = progress(range(len(detections)), f"{clip.name}: mattes")
+    with one_thread(), workers(len(detections)) as pool:
+        return list(as_they_come(pool, matte, ((t, clip.image(t)) for t in frames)))
+
+
+def face_sizes(detections: Detections) -> Float[np.ndarray, "T"]:
+    """The face's size in every frame, pixels; between its neighbours where there is no face."""
+    found = np.flatnonzero(detections.found.numpy())
+    return np.interp(np.arange(len(detections)), found, face_boxes(detections.landmarks[found].numpy())[1])
+
+
+def frame_matte(
+    picture: UInt8[np.ndarray, "H W 3"], person: UInt8[np.ndarray, "h w"], limits: HeadLimits, face_px: float
+) -> Matte:
+    """The matte of one frame. `person` is the network's probability x 255, of the same view; `face_px` is the face's size in `picture`."""
+    height, width = picture.shape[:2]
+    box = _box(limits.apply(person), (width, height), (_OUTER + _BEYOND) * face_px)
+    left, top, right, bottom = box
+    full = (right - left, bottom - top)
+    if not all(full):
+        return Matte((width, height), (0, 0, 0, 0), zlib.compress(b""), np.zeros((1, 1, 4), np.uint8))
+    scale = min(1.0, _FACE_PX / max(face_px, 1.0), _MAX_PX / max(full))
+    size = (max(1, round(full[0] * scale)), max(1, round(full[1] * scale)))
+    crop = picture[top:bottom, left:right]
+    within = lambda mask, to: _part(mask, box, (width, height), to)  # noqa: E731
+    ceiling = within(limits.ceiling, size)
+    head, wall = _sure(np.maximum(within(person, size), within(limits.floor, size)), face_px * scale)
+    far = max(1.0, face_px * scale / _COARSE)
+    lines, background = _colors(_resize(crop, size).astype(np.float32) / 255, head * ceiling, wall, ceiling, far)
+
+    line, believed = _resize(lines[..., :4], full), _resize(lines[..., 4], full)
+    alpha = _along(crop, line)
+    probability = within(person, full)
+    alpha = probability + believed * (alpha - probability)
+    alpha = np.maximum(alpha, _resize(head, full)) * (1 - _resize(wall, full))
+    alpha = np.maximum(alpha * within(limits.ceiling, full), within(limits.floor, full))
+    packed = zlib.compress((alpha * 255 + 0.5).astype(np.uint8).tobytes(), _PACK_EFFORT)
+    return Matte((width, height), box, packed, background)
+
+
+def _box(head: np.ndarray, size: tuple[int, int], margin_px: float) -> tuple[int, int, int, int]:
+    """The part of a picture of `size` (width, height) that holds all of the head mask and a margin."""
+    seen = head > _SEEN * 255
+    if not seen.any():
+        return 0, 0, 0, 0
+    edges = []
+    for axis, n in ((0, size[0]), (1, size[1])):
+        at, px = np.flatnonzero(seen.any(axis)), n / seen.shape[1 - axis]
+        edges.append((max(0, int(at[0] * px - margin_px)), min(n, int(np.ceil((at[-1] + 1) * px + margin_px)))))
+    (left, right), (top, bottom) = edges
+    return left, top, right, bottom
+
+
+def _part(mask: np.ndarray, box: tuple[int, int, int, int], size: tuple[int, int], to: tuple[int, int]) -> Float[np.ndarray, "h w"]:
+    """`box` of a mask (uint8, of a picture of `size`) at the size `to`, 0..1."""
+    cv2 = import_opencv()
+    (left, top, right, bottom), (height, width) = box, mask.shape
+    px, py = width / size[0], height / size[1]
+    sx, sy = (right - left) / to[0] * px, (bottom - top) / to[1] * py
+    place = np.array([[sx, 0, 0.5 * sx + left * px - 0.5], [0, sy, 0.5 * sy + top * py - 0.5]])  # pixel centres are at +0.5
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(mask, place, to, flags=flags, borderMode=cv2.BORDER_REPLICATE).astype(np.float32) / 255
+
+
+def _sure(person: np.ndarray, face_px: float) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"]]:
+    """Where there are surely people and surely none, 0 or 1."""
+    cv2 = import_opencv()
+    disc = lambda r: cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * r + 1, 2 * r + 1))  # noqa: E731
+    inner, outer = max(1, round(_INNER * face_px)), max(2, round(_OUTER * face_px))
+    head = cv2.erode((person > _SURE).astype(np.uint8), disc(inner))
+    near = cv2.dilate((person > 1 - _SURE).astype(np.uint8), disc(outer))
+    return head.astype(np.float32), (1 - near).astype(np.float32)
+
+
+def _colors(
+    picture: np.ndarray, head: np.ndarray, wall: np.ndarray, ceiling: np.ndarray, face_px: float
+) -> tuple[Float[np.ndarray, "h w 5"], UInt8[np.ndarray, "h w 4"]]:
+    """Local colours of head and wall, coarser than `picture`, as what alpha and compositing need of them.
+
+    First the weights w and offset c with which alpha = w . color + c, and how far (0..1) to believe that; then the wall's colour, and how
+    far to believe that. `face_px` is the face's size in what is returned.
+    """
+    front, front_variance, front_seen = _local(picture, head, _NEAR_F * face_px)
+    back, back_variance, back_seen = _local(picture, wall, _NEAR_B * face_px)
+    line = front - back
+    apart = np.einsum("hwc,hwc->hw", line, line)
+    ratio = apart / (front_variance + back_variance + _MIN_VARIANCE)
+    believed = np.where(front_seen & back_seen, ratio / (ratio + _APART), np.float32(0))
+    weights = line / ((1 - 2 * _NOISE) * (apart + _MIN_VARIANCE))[..., None]
+    offset = -np.einsum("hwc,hwc->hw", weights, back) - _NOISE / (1 - 2 * _NOISE)
+    # Where the limits thin the head out, its colour holds nothing of the wall.
+    whole = _resize((_resize(ceiling, believed.shape[::-1]) > 1 - 1 / 255).astype(np.float32), believed.shape[::-1])
+    lines = np.concatenate([weights, offset[..., None], believed[..., None]], -1)
+    background = np.concatenate([np.clip(back, 0, 1), (believed * whole)[..., None]], -1)
+    return lines, (background * 255 + 0.5).astype(np.uint8)
+
+
+def _local(picture: np.ndarray, weight: np.ndarray, sigma_px: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean colour and its variance (summed over channels) of the weighted pixels near by, and where there are any; coarser than `picture`."""
+    color = _spread(np.concatenate([picture * weight[..., None], weight[..., None]], -1), sigma_px)
+    square = _spread(np.einsum("hwc,hwc->hw", picture, picture) * weight, sigma_px)
+    seen = color[..., 3] > _FARTHER**3
+    count = np.where(seen, color[..., 3], np.float32(1))
+    mean = color[..., :3] / count[..., None]
+    return mean, np.maximum(square / count - np.einsum("hwc,hwc->hw", mean, mean), 0), seen
+
+
+def _spread(x: np.ndarray, sigma_px: float) -> np.ndarray:
+    """`x` [h, w] or [h, w, 4], smaller and smoothed at three scales, of which each counts where those before it are empty."""
+    cv2 = import_opencv()
+    total: np.ndarray | None = None
+    for i, shrink in enumerate((_COARSE, 4, 4)):
+        x = _resize(x, (-(-x.shape[1] // shrink), -(-x.shape[0] // shrink)))
+        smooth = cv2.GaussianBlur(x, (0, 0), max(sigma_px, 0.5), borderType=cv2.BORDER_CONSTANT).reshape(x.shape)
+        total = smooth if total is None else total + np.float32(_FARTHER**i) * _resize(smooth, total.shape[1::-1])
+    assert total is not None
+    return total
+
+
+def _along(crop: np.ndarray, line: np.ndarray) -> Float[np.ndarray, "H W"]:
+    """Where the colours lie on their lines, 0 (wall) to 1 (head)."""
+    cv2 = import_opencv()
+    alpha = line[..., 3].copy()
+    for c in range(3):
+        alpha += cv2.multiply(crop[..., c], line[..., c], scale=1 / 255, dtype=cv2.CV_32F)
+    return np.clip(alpha, 0, 1)
+
+
+def _resize(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """`x` [h, w] or [h, w, C] at `size` (width, height): means where it shrinks, linear where it grows."""
+    cv2 = import_opencv()
+    if x.shape[1::-1] == size:
+        return x
+    shrinks = size[0] * size[1] < x.shape[0] * x.shape[1]
+    out = cv2.resize(x, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return out.reshape(size[1], size[0], *x.shape[2:])
