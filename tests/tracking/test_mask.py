@@ -50,6 +50,15 @@ def test_other_people_are_removed():
     assert (_mask(person, None)[10:60, 88:] == 255).all()  # without a face nobody knows who is who
 
 
+def test_a_strand_of_hair_near_the_head_is_nobody_else():
+    person = _person()
+    person[40:44, 73:75] = 255  # 8 px of 600, and 4 px from the head
+    person[40:44, 96:98] = 255  # as small, but 26 px away: not hair
+    mask = _mask(person, OUTLINE)
+    assert (mask[40:44, 73:75] == 255).all()
+    assert (mask[40:44, 96:98] == 0).all()
+
+
 def test_outline_is_the_hull_of_the_landmarks():
     points = np.concatenate([np.random.default_rng(0).uniform(0.2, 0.8, (474, 2)), [[0, 0], [1, 0], [1, 1], [0, 1]]])
     assert sorted(map(tuple, face_outline(points).tolist())) == [(0, 0), (0, 1), (1, 0), (1, 1)]

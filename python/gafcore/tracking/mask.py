@@ -22,6 +22,8 @@ from gafcore.tracking.threads import one_thread, side_by_side
 _SOFT = 0.02  # half width of the soft edge below the neck, in face sizes
 _COMPONENT = 0.5  # person probability that joins pixels to one component
 _LABEL_PX = 128  # components are told apart at this size
+_STRAND = 0.02  # of the face's area: a smaller component is nobody else ...
+_NEAR = 0.15  # ... but hair that the network lost sight of, if it is so near to the head, in face sizes
 _BANDS = 24  # heights at which the neck's width is taken
 _SHOULDERS = 1.3  # a neck this many times as wide as at its narrowest has become shoulders
 _NECK_TILT_RAD = 0.44  # the base of a neck slopes down to the collarbones
@@ -101,7 +103,7 @@ def frame_limits(person: np.ndarray, ring: np.ndarray, outline: np.ndarray | Non
     below = (np.arange(height, dtype=np.float32)[:, None] + 0.5 - cut) / max(_SOFT * size, 0.5)
     ceiling = np.clip(0.5 - 0.5 * below, 0, 1)
     if outline is not None:  # after the cut: people stand shoulder to shoulder
-        ceiling *= _around(np.maximum(person.astype(np.float32) / 255, face) * ceiling, face)
+        ceiling *= _around(np.maximum(person.astype(np.float32) / 255, face) * ceiling, face, size)
     ceiling = (ceiling * 255 + 0.5).astype(np.uint8)
     return HeadLimits(np.where(face, ceiling, np.uint8(0)), ceiling)
 
@@ -116,18 +118,24 @@ def _lower_edge(ring: np.ndarray, width: int) -> np.ndarray:
     return np.interp(np.arange(width) + 0.5, lower[:, 0], lower[:, 1]).astype(np.float32)
 
 
-def _around(mask: np.ndarray, face: np.ndarray) -> np.ndarray:
-    """1 on the part of the mask that is connected to the face, and a little beyond its edge; 0 on other people."""
+def _around(mask: np.ndarray, face: np.ndarray, size: float) -> np.ndarray:
+    """1 on the part of the mask that is connected to the face, and a little beyond its edge; 0 on other people. `size` is the face's."""
     step = max(1, max(mask.shape) // _LABEL_PX)
-    small, seed = mask[::step, ::step] > _COMPONENT, face[::step, ::step]
+    small, seed, size = mask[::step, ::step] > _COMPONENT, face[::step, ::step], size / step
     labels, n = ndimage.label(small)
-    if n <= 1:
+    keep = np.zeros(n + 1, dtype=bool)
+    keep[labels[seed & small]] = True
+    if keep.any() and not keep[1:].all():
+        near = ndimage.maximum_filter(keep[labels], 2 * max(1, round(_NEAR * size)) + 1)
+        strand = np.bincount(labels.ravel(), minlength=n + 1) < _STRAND * size**2
+        strand[0] = False
+        keep[labels[near & strand[labels]]] = True
+    if n <= 1 or keep[1:].all() or not keep.any():
         return np.ones_like(mask)
-    keep = np.isin(labels, np.unique(labels[seed & small]))
     # Soft edges reach further than the component; what is nearer to the head than to anybody else is the head's.
     nearest = ndimage.distance_transform_edt(~small, return_distances=False, return_indices=True)
-    near = keep[tuple(nearest)]
-    return near.repeat(step, 0).repeat(step, 1)[: mask.shape[0], : mask.shape[1]].astype(np.float32)
+    ours = keep[labels][tuple(nearest)]
+    return ours.repeat(step, 0).repeat(step, 1)[: mask.shape[0], : mask.shape[1]].astype(np.float32)
 
 
 def full_size(mask: np.ndarray, width: int, height: int) -> Float[Tensor, "H W"]:

@@ -38,6 +38,7 @@ _NOISE = 0.12  # of the way from B to F: colours so near to either end are that 
 _APART = 8.0  # squared distance of F and B, in variances, at which colour and network count alike
 _MIN_VARIANCE = 1e-4  # of colours in 0..1: noise of the camera
 _FACE_PX, _MAX_PX = 64, 512  # regions are made at this size of the face, but no larger than this
+_EVEN = 8  # the box's edges are multiples of this: halving is fast
 _COARSE = 2  # colours are smoothed at a size smaller by this
 _PACK_EFFORT = 1  # of 9: the higher ones save a twentieth and take twice as long
 
@@ -106,7 +107,7 @@ def frame_matte(
     picture: UInt8[np.ndarray, "H W 3"], person: UInt8[np.ndarray, "h w"], limits: HeadLimits, face_px: float
 ) -> Matte:
     """The matte of one frame. `person` is the network's probability x 255, of the same view; `face_px` is the face's size in `picture`."""
-    height, width = picture.shape[:2]
+    cv2, (height, width) = import_opencv(), picture.shape[:2]
     box = _box(limits.apply(person), (width, height), (_OUTER + _BEYOND) * face_px)
     left, top, right, bottom = box
     full = (right - left, bottom - top)
@@ -117,18 +118,17 @@ def frame_matte(
     crop = picture[top:bottom, left:right]
     within = lambda mask, to: _part(mask, box, (width, height), to)  # noqa: E731
     ceiling = within(limits.ceiling, size)
-    head, wall = _sure(np.maximum(within(person, size), within(limits.floor, size)), face_px * scale)
-    far = max(1.0, face_px * scale / _COARSE)
-    lines, background = _colors(_resize(crop, size).astype(np.float32) / 255, head * ceiling, wall, ceiling, far)
+    head, wall = _sure(cv2.max(within(person, size), within(limits.floor, size)), face_px * scale)
+    small = _resize(crop, size).astype(np.float32) / 255
+    far = face_px * scale / _COARSE
+    weights, offset, believed, background = _colors(small, cv2.multiply(head, ceiling, scale=1 / 255), wall, ceiling, far)
 
-    line, believed = _resize(lines[..., :4], full), _resize(lines[..., 4], full)
-    alpha = _along(crop, line)
-    probability = within(person, full)
-    alpha = probability + believed * (alpha - probability)
-    alpha = np.maximum(alpha, _resize(head, full)) * (1 - _resize(wall, full))
-    alpha = np.maximum(alpha * within(limits.ceiling, full), within(limits.floor, full))
-    packed = zlib.compress((alpha * 255 + 0.5).astype(np.uint8).tobytes(), _PACK_EFFORT)
-    return Matte((width, height), box, packed, background)
+    probability = within(person, full).astype(np.float32)
+    alpha = 255 * _along(crop, _resize(weights, full), _resize(offset, full))
+    alpha = cv2.convertScaleAbs(probability + _resize(believed, full) * (alpha - probability))  # rounds to 8 bits
+    alpha = cv2.multiply(cv2.max(alpha, _resize(head, full)), 255 - _resize(wall, full), scale=1 / 255)
+    alpha = cv2.max(cv2.multiply(alpha, within(limits.ceiling, full), scale=1 / 255), within(limits.floor, full))
+    return Matte((width, height), box, zlib.compress(alpha.tobytes(), _PACK_EFFORT), background)
 
 
 def _box(head: np.ndarray, size: tuple[int, int], margin_px: float) -> tuple[int, int, int, int]:
@@ -139,63 +139,66 @@ def _box(head: np.ndarray, size: tuple[int, int], margin_px: float) -> tuple[int
     edges = []
     for axis, n in ((0, size[0]), (1, size[1])):
         at, px = np.flatnonzero(seen.any(axis)), n / seen.shape[1 - axis]
-        edges.append((max(0, int(at[0] * px - margin_px)), min(n, int(np.ceil((at[-1] + 1) * px + margin_px)))))
+        low, high = at[0] * px - margin_px, (at[-1] + 1) * px + margin_px
+        edges.append((max(0, int(low // _EVEN) * _EVEN), min(n, int(-(-high // _EVEN)) * _EVEN)))
     (left, right), (top, bottom) = edges
     return left, top, right, bottom
 
 
-def _part(mask: np.ndarray, box: tuple[int, int, int, int], size: tuple[int, int], to: tuple[int, int]) -> Float[np.ndarray, "h w"]:
-    """`box` of a mask (uint8, of a picture of `size`) at the size `to`, 0..1."""
+def _part(mask: np.ndarray, box: tuple[int, int, int, int], size: tuple[int, int], to: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
+    """`box` of a mask (of a picture of `size`) at the size `to`."""
     cv2 = import_opencv()
     (left, top, right, bottom), (height, width) = box, mask.shape
     px, py = width / size[0], height / size[1]
     sx, sy = (right - left) / to[0] * px, (bottom - top) / to[1] * py
     place = np.array([[sx, 0, 0.5 * sx + left * px - 0.5], [0, sy, 0.5 * sy + top * py - 0.5]])  # pixel centres are at +0.5
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(mask, place, to, flags=flags, borderMode=cv2.BORDER_REPLICATE).astype(np.float32) / 255
+    return cv2.warpAffine(mask, place, to, flags=flags, borderMode=cv2.BORDER_REPLICATE).reshape(to[::-1])
 
 
-def _sure(person: np.ndarray, face_px: float) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"]]:
-    """Where there are surely people and surely none, 0 or 1."""
+def _sure(person: UInt8[np.ndarray, "h w"], face_px: float) -> tuple[UInt8[np.ndarray, "h w"], UInt8[np.ndarray, "h w"]]:
+    """Where there are surely people and surely none, 0 or 255."""
     cv2 = import_opencv()
     disc = lambda r: cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * r + 1, 2 * r + 1))  # noqa: E731
     inner, outer = max(1, round(_INNER * face_px)), max(2, round(_OUTER * face_px))
-    head = cv2.erode((person > _SURE).astype(np.uint8), disc(inner))
-    near = cv2.dilate((person > 1 - _SURE).astype(np.uint8), disc(outer))
-    return head.astype(np.float32), (1 - near).astype(np.float32)
+    head = cv2.erode(np.where(person > _SURE * 255, np.uint8(255), np.uint8(0)), disc(inner))
+    near = cv2.dilate(np.where(person > (1 - _SURE) * 255, np.uint8(255), np.uint8(0)), disc(outer))
+    return head, 255 - near
 
 
 def _colors(
     picture: np.ndarray, head: np.ndarray, wall: np.ndarray, ceiling: np.ndarray, face_px: float
-) -> tuple[Float[np.ndarray, "h w 5"], UInt8[np.ndarray, "h w 4"]]:
+) -> tuple[Float[np.ndarray, "h w 3"], Float[np.ndarray, "h w"], Float[np.ndarray, "h w"], UInt8[np.ndarray, "h w 4"]]:
     """Local colours of head and wall, coarser than `picture`, as what alpha and compositing need of them.
 
     First the weights w and offset c with which alpha = w . color + c, and how far (0..1) to believe that; then the wall's colour, and how
     far to believe that. `face_px` is the face's size in what is returned.
     """
-    front, front_variance, front_seen = _local(picture, head, _NEAR_F * face_px)
-    back, back_variance, back_seen = _local(picture, wall, _NEAR_B * face_px)
+    cv2 = import_opencv()
+    square = cv2.transform(picture * picture, np.ones((1, 3), np.float32)).reshape(head.shape)
+    front, front_variance, front_seen = _local(picture, square, head, _NEAR_F * face_px)
+    back, back_variance, back_seen = _local(picture, square, wall, _NEAR_B * face_px)
     line = front - back
     apart = np.einsum("hwc,hwc->hw", line, line)
     ratio = apart / (front_variance + back_variance + _MIN_VARIANCE)
     believed = np.where(front_seen & back_seen, ratio / (ratio + _APART), np.float32(0))
     weights = line / ((1 - 2 * _NOISE) * (apart + _MIN_VARIANCE))[..., None]
-    offset = -np.einsum("hwc,hwc->hw", weights, back) - _NOISE / (1 - 2 * _NOISE)
+    offset = -np.einsum("hwc,hwc->hw", weights, back) - np.float32(_NOISE / (1 - 2 * _NOISE))
     # Where the limits thin the head out, its colour holds nothing of the wall.
-    whole = _resize((_resize(ceiling, believed.shape[::-1]) > 1 - 1 / 255).astype(np.float32), believed.shape[::-1])
-    lines = np.concatenate([weights, offset[..., None], believed[..., None]], -1)
+    whole = _resize(ceiling, believed.shape[::-1]) == 255
     background = np.concatenate([np.clip(back, 0, 1), (believed * whole)[..., None]], -1)
-    return lines, (background * 255 + 0.5).astype(np.uint8)
+    return weights, offset, believed, (background * 255 + 0.5).astype(np.uint8)
 
 
-def _local(picture: np.ndarray, weight: np.ndarray, sigma_px: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean colour and its variance (summed over channels) of the weighted pixels near by, and where there are any; coarser than `picture`."""
-    color = _spread(np.concatenate([picture * weight[..., None], weight[..., None]], -1), sigma_px)
-    square = _spread(np.einsum("hwc,hwc->hw", picture, picture) * weight, sigma_px)
+def _local(picture: np.ndarray, square: np.ndarray, where: np.ndarray, sigma_px: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean colour and its variance (summed over channels) of the pixels near by that are in `where` (x 255), and whether there are any."""
+    cv2, weight = import_opencv(), where.astype(np.float32) / 255
+    color = _spread(cv2.merge([*cv2.split(picture * weight[..., None]), weight]), sigma_px)
     seen = color[..., 3] > _FARTHER**3
     count = np.where(seen, color[..., 3], np.float32(1))
     mean = color[..., :3] / count[..., None]
-    return mean, np.maximum(square / count - np.einsum("hwc,hwc->hw", mean, mean), 0), seen
+    variance = _spread(square * weight, sigma_px) / count - np.einsum("hwc,hwc->hw", mean, mean)
+    return mean, np.maximum(variance, 0), seen
 
 
 def _spread(x: np.ndarray, sigma_px: float) -> np.ndarray:
@@ -210,20 +213,18 @@ def _spread(x: np.ndarray, sigma_px: float) -> np.ndarray:
     return total
 
 
-def _along(crop: np.ndarray, line: np.ndarray) -> Float[np.ndarray, "H W"]:
+def _along(crop: np.ndarray, weights: np.ndarray, offset: np.ndarray) -> Float[np.ndarray, "H W"]:
     """Where the colours lie on their lines, 0 (wall) to 1 (head)."""
     cv2 = import_opencv()
-    alpha = line[..., 3].copy()
-    for c in range(3):
-        alpha += cv2.multiply(crop[..., c], line[..., c], scale=1 / 255, dtype=cv2.CV_32F)
-    return np.clip(alpha, 0, 1)
+    along = cv2.transform(cv2.multiply(crop.astype(np.float32), weights, scale=1 / 255), np.ones((1, 3), np.float32))
+    return np.clip(along.reshape(offset.shape) + offset, 0, 1)
 
 
 def _resize(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """`x` [h, w] or [h, w, C] at `size` (width, height): means where it shrinks, linear where it grows."""
-    cv2 = import_opencv()
-    if x.shape[1::-1] == size:
-        return x
-    shrinks = size[0] * size[1] < x.shape[0] * x.shape[1]
-    out = cv2.resize(x, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    """`x` [h, w] or [h, w, C], C at most 4, at `size` (width, height): means where it shrinks, linear where it grows."""
+    cv2, out = import_opencv(), x
+    while out.shape[1] >= 2 * size[0] and out.shape[0] >= 2 * size[1]:  # several times as fast as any factor at once
+        out = cv2.resize(out, (out.shape[1] // 2, out.shape[0] // 2), interpolation=cv2.INTER_AREA)
+    if out.shape[1::-1] != size:
+        out = cv2.resize(out, size, interpolation=cv2.INTER_LINEAR)
     return out.reshape(size[1], size[0], *x.shape[2:])
