@@ -34,8 +34,9 @@ _FARTHER = 1e-3  # weight of each smoothing relative to the one before it
 
 _SURE = 0.9  # probability of a sure person; 1 - this of sure background
 _SEEN = 0.02  # of 1: least probability that the head's box contains
-_NOISE = 0.12  # of the way from B to F: colours so near to either end are that end's
-_APART = 8.0  # squared distance of F and B, in variances, at which colour and network count alike
+_APART = 12.0  # squared distance of F and B, in variances, at which colour and network count alike
+_NOISE = 0.12  # of the way from B to F: colours so near to either end are that end's; more where colours vary ...
+_MAX_NOISE = 0.7  # ... but both ends together take no more than this
 _MIN_VARIANCE = 1e-4  # of colours in 0..1: noise of the camera
 _FACE_PX, _MAX_PX = 64, 512  # regions are made at this size of the face, but no larger than this
 _EVEN = 8  # the box's edges are multiples of this: halving is fast
@@ -47,7 +48,7 @@ _PACK_EFFORT = 1  # of 9: the higher ones save a twentieth and take twice as lon
 class Matte:
     """The head in one frame of `size` (width, height). Nothing of it is outside of `box` (left, top, right, bottom), pixels.
 
-    `packed` is the alpha in the box; `background` the local background's RGB x 255, and how far (x 255) it is to be believed.
+    `packed` is the alpha in the box, nothing where the box is empty; `background` the local background's RGB x 255, and how far (x 255) it is to be believed.
     """
 
     size: tuple[int, int]
@@ -59,23 +60,25 @@ class Matte:
         """How much of a pixel is head, x 255."""
         left, top, right, bottom = self.box
         alpha = np.zeros(self.size[::-1], np.uint8)
-        alpha[top:bottom, left:right] = np.frombuffer(zlib.decompress(self.packed), np.uint8).reshape(bottom - top, right - left)
+        if self.packed:
+            values = np.frombuffer(zlib.decompress(self.packed), np.uint8)
+            alpha[top:bottom, left:right] = values.reshape(bottom - top, right - left)
         return alpha
 
     def composite(self, picture: UInt8[np.ndarray, "H W 3"], color: Sequence[float]) -> Float[np.ndarray, "H W 3"]:
         """The head of `picture` on `color` (0..1), float32. The old background is taken out of the colours of the rim."""
+        cv2, alpha, color = import_opencv(), self.alpha(), np.asarray(color, np.float32)
         left, top, right, bottom = self.box
-        alpha = self.alpha()
-        image = np.where((alpha > 0)[..., None], picture.astype(np.float32) / 255, np.float32(color))
-        if right > left and bottom > top:
-            inside = (slice(top, bottom), slice(left, right))
-            soft = (alpha[inside] > 0) & (alpha[inside] < 255)
-            a = alpha[inside][soft][:, None].astype(np.float32) / 255
-            old = _resize(self.background.astype(np.float32) / 255, (right - left, bottom - top))[soft]
-            mixed = image[inside][soft]
+        image = cv2.copyTo(picture.astype(np.float32) / 255, alpha, np.broadcast_to(color, picture.shape).copy())
+        if self.packed:
+            within = image[top:bottom, left:right]
+            soft = alpha[top:bottom, left:right]
+            at = np.nonzero((soft > 0) & (soft < 255))
+            a, mixed = soft[at][:, None].astype(np.float32) / 255, within[at]
+            old = _resize(self.background, (right - left, bottom - top))[at].astype(np.float32) / 255
             plain = a * mixed
             clean = np.clip(mixed - (1 - a) * old[:, :3], 0, a)  # alpha F, and F is a colour
-            image[inside][soft] = plain + old[:, 3:] * (clean - plain) + (1 - a) * np.float32(color)
+            within[at] = plain + old[:, 3:] * (clean - plain) + (1 - a) * color
         return image
 
 
@@ -112,7 +115,7 @@ def frame_matte(
     left, top, right, bottom = box
     full = (right - left, bottom - top)
     if not all(full):
-        return Matte((width, height), (0, 0, 0, 0), zlib.compress(b""), np.zeros((1, 1, 4), np.uint8))
+        return Matte((width, height), (0, 0, 0, 0), b"", np.zeros((1, 1, 4), np.uint8))
     scale = min(1.0, _FACE_PX / max(face_px, 1.0), _MAX_PX / max(full))
     size = (max(1, round(full[0] * scale)), max(1, round(full[1] * scale)))
     crop = picture[top:bottom, left:right]
@@ -124,7 +127,7 @@ def frame_matte(
     weights, offset, believed, background = _colors(small, cv2.multiply(head, ceiling, scale=1 / 255), wall, ceiling, far)
 
     probability = within(person, full).astype(np.float32)
-    alpha = 255 * _along(crop, _resize(weights, full), _resize(offset, full))
+    alpha = _along(crop, _resize(weights, full), _resize(255 * offset, full))
     alpha = cv2.convertScaleAbs(probability + _resize(believed, full) * (alpha - probability))  # rounds to 8 bits
     alpha = cv2.multiply(cv2.max(alpha, _resize(head, full)), 255 - _resize(wall, full), scale=1 / 255)
     alpha = cv2.max(cv2.multiply(alpha, within(limits.ceiling, full), scale=1 / 255), within(limits.floor, full))
@@ -176,48 +179,72 @@ def _colors(
     """
     cv2 = import_opencv()
     square = cv2.transform(picture * picture, np.ones((1, 3), np.float32)).reshape(head.shape)
-    front, front_variance, front_seen = _local(picture, square, head, _NEAR_F * face_px)
-    back, back_variance, back_seen = _local(picture, square, wall, _NEAR_B * face_px)
-    line = front - back
+    front = _local(picture, square, head, _NEAR_F * face_px)
+    back = _local(picture, square, wall, _NEAR_B * face_px)
+    # A wall that is plain here but not a little further is not to be relied upon behind the head. Heads are not plain, and are nearer.
+    back_variance = np.maximum(back.variance, back.wide_variance)
+    line = front.mean - back.mean
     apart = np.einsum("hwc,hwc->hw", line, line)
-    ratio = apart / (front_variance + back_variance + _MIN_VARIANCE)
-    believed = np.where(front_seen & back_seen, ratio / (ratio + _APART), np.float32(0))
-    weights = line / ((1 - 2 * _NOISE) * (apart + _MIN_VARIANCE))[..., None]
-    offset = -np.einsum("hwc,hwc->hw", weights, back) - np.float32(_NOISE / (1 - 2 * _NOISE))
+    ratio = apart / (front.variance + back_variance + _MIN_VARIANCE)
+    believed = np.where(front.seen & back.seen, ratio / (ratio + _APART), np.float32(0))
+    front_end, back_end = _ends(front.variance, back_variance, apart + _MIN_VARIANCE)
+    between = 1 - front_end - back_end
+    weights = line / (between * (apart + _MIN_VARIANCE))[..., None]
+    offset = -np.einsum("hwc,hwc->hw", weights, back.mean) - back_end / between
     # Where the limits thin the head out, its colour holds nothing of the wall.
     whole = _resize(ceiling, believed.shape[::-1]) == 255
-    background = np.concatenate([np.clip(back, 0, 1), (believed * whole)[..., None]], -1)
+    background = np.concatenate([np.clip(back.mean, 0, 1), (believed * whole)[..., None]], -1)
     return weights, offset, believed, (background * 255 + 0.5).astype(np.uint8)
 
 
-def _local(picture: np.ndarray, square: np.ndarray, where: np.ndarray, sigma_px: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean colour and its variance (summed over channels) of the pixels near by that are in `where` (x 255), and whether there are any."""
+def _ends(front_variance: np.ndarray, back_variance: np.ndarray, apart: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How much of the line counts as head and as wall: a standard deviation of the colours, at least the camera's noise."""
+    front, back = (np.maximum(np.sqrt(variance / apart), np.float32(_NOISE)) for variance in (front_variance, back_variance))
+    shrink = np.minimum(1, np.float32(_MAX_NOISE) / (front + back))
+    return front * shrink, back * shrink
+
+
+@dataclass(frozen=True)
+class _Local:
+    """Colours near by: their mean [h, w, 3], variance summed over channels (and that four times as far about), whether there are any."""
+
+    mean: np.ndarray
+    variance: np.ndarray
+    wide_variance: np.ndarray
+    seen: np.ndarray
+
+
+def _local(picture: np.ndarray, square: np.ndarray, where: np.ndarray, sigma_px: float) -> _Local:
+    """Colours of the pixels that are in `where` (x 255), coarser than `picture`; `square` are the colours' squared lengths."""
     cv2, weight = import_opencv(), where.astype(np.float32) / 255
-    color = _spread(cv2.merge([*cv2.split(picture * weight[..., None]), weight]), sigma_px)
-    seen = color[..., 3] > _FARTHER**3
-    count = np.where(seen, color[..., 3], np.float32(1))
-    mean = color[..., :3] / count[..., None]
-    variance = _spread(square * weight, sigma_px) / count - np.einsum("hwc,hwc->hw", mean, mean)
-    return mean, np.maximum(variance, 0), seen
+    colors = _spread(cv2.merge([*cv2.split(picture * weight[..., None]), weight]), sigma_px)
+    squares = _spread(square * weight, sigma_px)
+    seen, means, variances = colors[0][..., 3] > _FARTHER**3, [], []
+    for color, sum_of_squares in zip(colors, squares, strict=True):
+        count = np.where(seen, color[..., 3], np.float32(1))
+        means.append(color[..., :3] / count[..., None])
+        variances.append(np.maximum(sum_of_squares / count - np.einsum("hwc,hwc->hw", means[-1], means[-1]), 0))
+    return _Local(means[0], *variances, seen)
 
 
-def _spread(x: np.ndarray, sigma_px: float) -> np.ndarray:
-    """`x` [h, w] or [h, w, 4], smaller and smoothed at three scales, of which each counts where those before it are empty."""
-    cv2 = import_opencv()
-    total: np.ndarray | None = None
-    for i, shrink in enumerate((_COARSE, 4, 4)):
+def _spread(x: np.ndarray, sigma_px: float) -> tuple[np.ndarray, np.ndarray]:
+    """`x` [h, w] or [h, w, 4], smaller and smoothed at three scales, of which each counts where those before it are empty; then
+    the same without the first scale."""
+    cv2, levels = import_opencv(), []
+    for shrink in (_COARSE, 4, 4):
         x = _resize(x, (-(-x.shape[1] // shrink), -(-x.shape[0] // shrink)))
-        smooth = cv2.GaussianBlur(x, (0, 0), max(sigma_px, 0.5), borderType=cv2.BORDER_CONSTANT).reshape(x.shape)
-        total = smooth if total is None else total + np.float32(_FARTHER**i) * _resize(smooth, total.shape[1::-1])
-    assert total is not None
-    return total
+        levels.append(cv2.GaussianBlur(x, (0, 0), max(sigma_px, 0.5), borderType=cv2.BORDER_CONSTANT).reshape(x.shape))
+    near, far, farthest = (_resize(level, levels[0].shape[1::-1]) for level in levels)
+    wide = far + np.float32(_FARTHER) * farthest
+    return near + np.float32(_FARTHER) * wide, wide
 
 
-def _along(crop: np.ndarray, weights: np.ndarray, offset: np.ndarray) -> Float[np.ndarray, "H W"]:
-    """Where the colours lie on their lines, 0 (wall) to 1 (head)."""
+def _along(crop: UInt8[np.ndarray, "H W 3"], weights: np.ndarray, offset: np.ndarray) -> Float[np.ndarray, "H W"]:
+    """Where the colours lie on their lines, 0 (wall) to 255 (head)."""
     cv2 = import_opencv()
-    along = cv2.transform(cv2.multiply(crop.astype(np.float32), weights, scale=1 / 255), np.ones((1, 3), np.float32))
-    return np.clip(along.reshape(offset.shape) + offset, 0, 1)
+    along = cv2.transform(cv2.multiply(crop.astype(np.float32), weights), np.ones((1, 3), np.float32)).reshape(offset.shape)
+    along += offset
+    return np.clip(along, 0, 255, out=along)
 
 
 def _resize(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
