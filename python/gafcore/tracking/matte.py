@@ -21,7 +21,7 @@ from jaxtyping import Float, UInt8
 
 from gafcore.captures.video import Clip
 from gafcore.progress import track as progress
-from gafcore.tracking.detections import Detections, face_boxes
+from gafcore.tracking.detections import Detections
 from gafcore.tracking.mask import HeadLimits
 from gafcore.tracking.models import import_opencv
 from gafcore.tracking.threads import as_they_come, one_thread, workers
@@ -103,7 +103,9 @@ def head_mattes(clip: Clip, detections: Detections, limits: Sequence[HeadLimits]
 def face_sizes(detections: Detections) -> Float[np.ndarray, "T"]:
     """The face's size in every frame, pixels; between its neighbours where there is no face."""
     found = np.flatnonzero(detections.found.numpy())
-    return np.interp(np.arange(len(detections)), found, face_boxes(detections.landmarks[found].numpy())[1])
+    landmarks = detections.landmarks[found].numpy()
+    extent = np.nanmax(landmarks, axis=1) - np.nanmin(landmarks, axis=1)
+    return np.interp(np.arange(len(detections)), found, np.sqrt(extent.prod(-1)))
 
 
 def frame_matte(
@@ -191,9 +193,9 @@ def _colors(
     between = 1 - front_end - back_end
     weights = line / (between * (apart + _MIN_VARIANCE))[..., None]
     offset = -np.einsum("hwc,hwc->hw", weights, back.mean) - back_end / between
-    # Where the limits thin the head out, its colour holds nothing of the wall.
-    whole = _resize(ceiling, believed.shape[::-1]) == 255
-    background = np.concatenate([np.clip(back.mean, 0, 1), (believed * whole)[..., None]], -1)
+    # Where the limits thin the head out, its colour holds nothing of the wall. A grid point reaches as far as the next one.
+    whole = cv2.erode(np.where(ceiling == 255, np.float32(1), np.float32(0)), np.ones((3 * _COARSE + 1,) * 2, np.uint8))
+    background = np.concatenate([np.clip(back.mean, 0, 1), (believed * _resize(whole, believed.shape[::-1]))[..., None]], -1)
     return weights, offset, believed, (background * 255 + 0.5).astype(np.uint8)
 
 
