@@ -90,7 +90,7 @@ def face_outline(landmarks: Float[np.ndarray, "478 2"]) -> Float[np.ndarray, "K 
 
 
 def frame_limits(person: np.ndarray, ring: np.ndarray, outline: np.ndarray | None) -> HeadLimits:
-    """Limits of one frame. `person` uint8 [h, w]; `ring` [M, 2] and `outline` [K, 2] in its pixels; without an outline every person stays."""
+    """Limits of one frame. `person` uint8 [h, w]; `ring` [M, 2] and `outline` [K, 2] in its pixels; without an outline everybody stays."""
     height, width = person.shape
     size = max(np.ptp(ring[:, 0]), 1.0)
     face = np.zeros((height, width), dtype=bool)

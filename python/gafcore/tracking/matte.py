@@ -1,13 +1,14 @@
-"""Full-size alpha by colour where the person mask is unsure, and head pictures without the old background's colour in their rims.
+"""Full-size alpha by colour where the person mask is unsure, and pictures of the head without the old background's colour in its rim.
 
-The network's mask is made at 256 px: hanging hair is off by up to a tenth of the face there, and differently in every frame. What it is sure
-of, though, says what colours head and background have nearby. A pixel between the two is alpha F + (1 - alpha) B with a local foreground
-colour F and a local background colour B, so alpha is where it lies on the line from B to F. Where the two colours are hardly further apart
-than each of them varies (clutter, hair as dark as the wall) that says nothing, and the network's probability stays.
+The network's mask is made at 256 px: hanging hair is off by up to a tenth of the face there, and differently in every frame. What it is
+sure of, though, says what colours head and background have near by. A pixel between the two is alpha F + (1 - alpha) B with a local
+foreground colour F and a local background colour B, so alpha is where it lies on the line from B to F. Where the two colours are hardly
+further apart than each of them varies (clutter, hair as dark as the wall) that says nothing, and the network's probability stays.
 
-A frame is worked on by itself: cameras may move. What is kept of it is the alpha of the head's box, packed, and the background's colour on a
-grid a hundred times coarser: about 40 kB a frame at 512 px, where floats for alpha and picture would be 4 MB. Evaluating the alpha only when
-a frame is asked for would keep no less (colours of both sides) and hide the cost from the stage's figure.
+A frame is worked on by itself: cameras may move. What is kept of it is the alpha of the head's box, packed, and the background's colour on
+a grid a hundred times coarser: 40 kB a frame at 512 px, where floats for alpha and picture would be 4 MB. Keeping the colours and
+evaluating alpha when a frame is asked for would keep no less (the colours of both sides, the mask and its limits), and the stage's figure
+would not tell what it costs.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ _PACK_EFFORT = 1  # of 9: the higher ones save a twentieth and take twice as lon
 class Matte:
     """The head in one frame of `size` (width, height). Nothing of it is outside of `box` (left, top, right, bottom), pixels.
 
-    `packed` is the alpha in the box, nothing where the box is empty; `background` the local background's RGB x 255, and how far (x 255) it is to be believed.
+    `packed` is the alpha in the box, nothing where the box is empty; `background` the local background's RGB x 255, and how far (x 255) it
+    is to be believed.
     """
 
     size: tuple[int, int]
@@ -108,9 +110,7 @@ def face_sizes(detections: Detections) -> Float[np.ndarray, "T"]:
     return np.interp(np.arange(len(detections)), found, np.sqrt(extent.prod(-1)))
 
 
-def frame_matte(
-    picture: UInt8[np.ndarray, "H W 3"], person: UInt8[np.ndarray, "h w"], limits: HeadLimits, face_px: float
-) -> Matte:
+def frame_matte(picture: UInt8[np.ndarray, "H W 3"], person: UInt8[np.ndarray, "h w"], limits: HeadLimits, face_px: float) -> Matte:
     """The matte of one frame. `person` is the network's probability x 255, of the same view; `face_px` is the face's size in `picture`."""
     cv2, (height, width) = import_opencv(), picture.shape[:2]
     box = _box(limits.apply(person), (width, height), (_OUTER + _BEYOND) * face_px)

@@ -43,7 +43,7 @@ class Track:
 
 
 def track(clip: Clip, rig: Rig, config: TrackConfig | None = None, *, models: ModelFiles | None = None) -> Track:
-    """Fit `rig` to every frame of `clip`: landmarks and masks, one least-squares solve, poses by points of the whole head, head masks, mattes.
+    """Fit `rig` to every frame of `clip`: landmarks and masks, a least-squares solve, poses by points of the whole head, mattes.
 
     Args:
         clip: gafcore.captures.video.read gives one.
