@@ -69,9 +69,9 @@ class Matte:
 
     def composite(self, picture: UInt8[np.ndarray, "H W 3"], color: Sequence[float]) -> Float[np.ndarray, "H W 3"]:
         """The head of `picture` on `color` (0..1), float32. The old background is taken out of the colours of the rim."""
-        cv2, alpha, color = import_opencv(), self.alpha(), np.asarray(color, np.float32)
+        cv2, alpha, beyond = import_opencv(), self.alpha(), np.asarray(color, np.float32)
         left, top, right, bottom = self.box
-        image = cv2.copyTo(picture.astype(np.float32) / 255, alpha, np.broadcast_to(color, picture.shape).copy())
+        image = cv2.copyTo(picture.astype(np.float32) / 255, alpha, np.broadcast_to(beyond, picture.shape).copy())
         if self.packed:
             within = image[top:bottom, left:right]
             soft = alpha[top:bottom, left:right]
@@ -80,7 +80,7 @@ class Matte:
             old = _resize(self.background, (right - left, bottom - top))[at].astype(np.float32) / 255
             plain = a * mixed
             clean = np.clip(mixed - (1 - a) * old[:, :3], 0, a)  # alpha F, and F is a colour
-            within[at] = plain + old[:, 3:] * (clean - plain) + (1 - a) * color
+            within[at] = plain + old[:, 3:] * (clean - plain) + (1 - a) * beyond
         return image
 
 
@@ -130,7 +130,10 @@ def frame_matte(picture: UInt8[np.ndarray, "H W 3"], person: UInt8[np.ndarray, "
 
     probability = within(person, full).astype(np.float32)
     alpha = _along(crop, _resize(weights, full), _resize(255 * offset, full))
-    alpha = cv2.convertScaleAbs(probability + _resize(believed, full) * (alpha - probability))  # rounds to 8 bits
+    alpha -= probability  # in place, here and in `_along`: new arrays of this size cost as much as the sums
+    alpha *= _resize(believed, full)
+    alpha += probability
+    alpha = cv2.convertScaleAbs(alpha)  # rounds to 8 bits
     alpha = cv2.multiply(cv2.max(alpha, _resize(head, full)), 255 - _resize(wall, full), scale=1 / 255)
     alpha = cv2.max(cv2.multiply(alpha, within(limits.ceiling, full), scale=1 / 255), within(limits.floor, full))
     return Matte((width, height), box, zlib.compress(alpha.tobytes(), _PACK_EFFORT), background)
@@ -226,7 +229,7 @@ def _local(picture: np.ndarray, square: np.ndarray, where: np.ndarray, sigma_px:
         count = np.where(seen, color[..., 3], np.float32(1))
         means.append(color[..., :3] / count[..., None])
         variances.append(np.maximum(sum_of_squares / count - np.einsum("hwc,hwc->hw", means[-1], means[-1]), 0))
-    return _Local(means[0], *variances, seen)
+    return _Local(means[0], variances[0], variances[1], seen)
 
 
 def _spread(x: np.ndarray, sigma_px: float) -> tuple[np.ndarray, np.ndarray]:
@@ -244,7 +247,8 @@ def _spread(x: np.ndarray, sigma_px: float) -> tuple[np.ndarray, np.ndarray]:
 def _along(crop: UInt8[np.ndarray, "H W 3"], weights: np.ndarray, offset: np.ndarray) -> Float[np.ndarray, "H W"]:
     """Where the colours lie on their lines, 0 (wall) to 255 (head)."""
     cv2 = import_opencv()
-    along = cv2.transform(cv2.multiply(crop.astype(np.float32), weights), np.ones((1, 3), np.float32)).reshape(offset.shape)
+    colors = crop.astype(np.float32)
+    along = cv2.transform(cv2.multiply(colors, weights, dst=colors), np.ones((1, 3), np.float32)).reshape(offset.shape)
     along += offset
     return np.clip(along, 0, 255, out=along)
 

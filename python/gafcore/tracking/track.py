@@ -71,7 +71,8 @@ def track(clip: Clip, rig: Rig, config: TrackConfig | None = None, *, models: Mo
         seconds["refine"] = time.perf_counter() - start
     start = time.perf_counter()
     limits = head_limits(detections, rig, solution)
-    masks: Sequence[np.ndarray | Matte] = [limit.apply(person) for limit, person in zip(limits, detections.person.numpy(), strict=True)]
+    person = detections.person.numpy()
+    masks: Sequence[np.ndarray | Matte] = [] if config.matte else [limit.apply(p) for limit, p in zip(limits, person, strict=True)]
     seconds["head mask"] = time.perf_counter() - start
     if config.matte:
         start = time.perf_counter()
