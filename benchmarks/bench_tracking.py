@@ -20,7 +20,8 @@ from gafcore.tracking import TrackConfig, detect, find_models, solve, track
 from gafcore.tracking.assemble import centred
 from gafcore.tracking.bundle import adjust
 from gafcore.tracking.config import SolverConfig
-from gafcore.tracking.mask import head_masks
+from gafcore.tracking.mask import head_limits, head_masks
+from gafcore.tracking.matte import head_mattes
 from gafcore.tracking.report import percentiles
 from gafcore.types import Camera
 from tests.reference.tracking_truth import film, vertex_errors
@@ -80,6 +81,14 @@ def test_head_masks(benchmark, tracked):
     _, rig, _, result = tracked
     benchmark.pedantic(head_masks, (result.detections, rig, result.solution), rounds=3)
     benchmark.extra_info["ms_a_frame"] = 1e3 * benchmark.stats.stats.median / len(result.detections)
+
+
+def test_head_mattes(benchmark, tracked):
+    clip, rig, _, result = tracked
+    limits = head_limits(result.detections, rig, result.solution)
+    mattes = benchmark.pedantic(head_mattes, (clip, result.detections, limits), rounds=3)
+    kept = sum(len(m.packed) + m.background.nbytes for m in mattes) / len(mattes)
+    benchmark.extra_info.update(ms_a_frame=1e3 * benchmark.stats.stats.median / len(mattes), kept_kb_a_frame=kept / 1e3)
 
 
 def test_truth(benchmark, tracked):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gafcore.captures.splits import check_splits, gaf_split, thin
+from gafcore.captures.splits import check_splits, gaf_split, keyframes, thin
 from gafcore.errors import InputError
 from tests.captures.conftest import tiny_capture
 
@@ -37,3 +37,21 @@ def test_held_out_splits_may_overlap_but_not_with_train():
         check_splits("here", {"train": (0,), "test": (3, 0)}, frames)
     with pytest.raises(InputError, match="names frame -1"):
         check_splits("here", {"train": (-1,)}, frames)
+
+
+def test_keyframes_are_those_of_the_paper():
+    assert keyframes(56, 8) == [0, 7, 14, 21, 28, 35, 42, 55] and keyframes(56, 1) == [28]  # GAF, section 5.3
+    assert keyframes(56, 56) == list(range(56)) and keyframes(5, 2) == [0, 4] and keyframes(1, 1) == [0]
+
+
+@pytest.mark.parametrize("n_frames", [1, 2, 7, 56])
+def test_keyframes_rise(n_frames):
+    for n in range(1, n_frames + 1):
+        places = keyframes(n_frames, n)
+        assert len(places) == n and places == sorted(set(places)) and places[0] >= 0 and places[-1] < n_frames
+
+
+@pytest.mark.parametrize("n", [0, 6, -1])
+def test_keyframes_that_there_are_not(n):
+    with pytest.raises(ValueError, match=r"n must be in 1\.\.5, got"):
+        keyframes(5, n)

@@ -32,7 +32,7 @@ def test_doctor_names_what_was_compiled(capsys, monkeypatch, tmp_path):
     assert "tracking models: missing" in text and "face_landmarker.task" in text
 
 
-@pytest.mark.parametrize("command", ["demo", "synth", "track", "fit", "eval", "render", "bench", "doctor"])
+@pytest.mark.parametrize("command", ["demo", "synth", "track", "fit", "eval", "render", "ablate", "bench", "doctor"])
 def test_every_flag_is_explained(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(SystemExit) as stop:

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from gafcore.evaluation.plots import line_plot, ticks
+from gafcore.evaluation.plots import figure, line_plot, series_plot, ticks
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ def test_ticks_are_round(low, high, want):
 
 
 def coordinates(svg: str, tag: str) -> list[tuple[float, float]]:
-    points = re.search(rf'<{tag} class="\w+" points="([^"]*)"', svg).group(1)
+    points = re.search(rf'<{tag} class="\w+"[^>]* points="([^"]*)"', svg).group(1)
     return [tuple(map(float, p.split(","))) for p in points.split()]
 
 
@@ -38,3 +38,20 @@ def test_many_points_become_a_band():
 @pytest.mark.parametrize("ys", [[], [float("nan")], [2.0], [2.0, 2.0]])
 def test_little_or_no_data(ys):
     ElementTree.fromstring(line_plot("x", range(len(ys)), ys))
+
+
+def test_series_share_their_axes_and_have_marks():
+    svg = series_plot("x", {"none": [(1, 0.0), (3, 4.0)], "full": [(2, 2.0)]}, "frames")
+    ElementTree.fromstring(svg)
+    assert coordinates(svg, "polyline") == [(52.0, 192.0), (368.0, 26.0)]  # of the first line: class, stroke, points
+    marks = [(float(x), float(y)) for x, y in re.findall(r'<circle cx="([^"]*)" cy="([^"]*)"', svg)]
+    assert marks == [(52.0, 192.0), (368.0, 26.0), (210.0, 109.0)]
+    assert "no data" in series_plot("x", {"none": []}, "frames")
+
+
+def test_a_figure_is_a_file_of_its_own():
+    svg = figure([["<svg >a</svg>", "<svg >b</svg>"], ["<svg >c</svg>"]], ["none", "a < b"])
+    root = ElementTree.fromstring(svg)
+    panels = [e for e in root if e.tag.endswith("svg")]
+    assert [(p.get("x"), p.get("y")) for p in panels] == [("0", "28"), ("380", "28"), ("0", "248")]
+    assert "a &lt; b" in svg and root.get("width") == "760" and root.get("height") == "468"

@@ -58,3 +58,20 @@ def test_what_it_cannot_do_is_said(folder, tmp_path):
     (tmp_path / "broken" / "model_index.json").write_text("{}")
     with pytest.raises(InputError, match="no readable pipeline"):
         make_prior(str(tmp_path / "broken"), OFTEN)
+
+
+def test_without_the_upsampler_views_are_decoded_as_they_are_and_resized(capture, folder):
+    """As many pixels as with it, but no more detail: a view averaged over 2 x 2 pixels and enlarged again is nearly itself."""
+    made, roughness = {}, {}
+    for upsample in (True, False):
+        prior = make_prior(str(folder), OFTEN, upsample=upsample)
+        fit(capture, QUICK, prior=prior, progress=False)
+        made[upsample] = {name: x[0] for name, x in prior.state().items()}  # of the first iteration
+        views = made[upsample]["targets"].permute(0, 3, 1, 2).float()
+        small = torch.nn.functional.avg_pool2d(views, 2)
+        roughness[upsample] = float((torch.nn.functional.interpolate(small, scale_factor=2, mode="bilinear") - views).abs().mean())
+    assert made[True]["targets"].shape == made[False]["targets"].shape and int(made[False]["side"]) == 32
+    assert torch.equal(made[True]["Ks"], made[False]["Ks"]) and not torch.equal(made[True]["targets"], made[False]["targets"])
+    assert roughness[False] < 0.5 * roughness[True]
+    identities = {make_prior(str(folder), OFTEN, upsample=u).identity for u in (True, False)}
+    assert len(identities) == 2

@@ -7,11 +7,15 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from gafcore.tracking.mask import face_outline, full_size, head_mask, neck_ring
+from gafcore.tracking.mask import face_outline, frame_limits, full_size, neck_ring
 from tests.tracking.toy import toy_rig
 
 RING = np.array([[40, 70], [50, 76], [60, 70], [50, 66]], float)  # the neck's base: lower in front
 OUTLINE = np.array([[38, 30], [62, 30], [62, 55], [38, 55]], float)
+
+
+def _mask(person, outline):
+    return frame_limits(person, RING, outline).apply(person)
 
 
 def _person():
@@ -22,7 +26,7 @@ def _person():
 
 
 def test_torso_is_removed_and_hair_kept():
-    mask = head_mask(_person(), RING, OUTLINE)
+    mask = _mask(_person(), OUTLINE)
     assert (mask[10:60, 30:70] == 255).all()
     assert (mask[80:] == 0).all()
     assert mask[72, 50] == 255  # the neck reaches lower in front ...
@@ -30,20 +34,29 @@ def test_torso_is_removed_and_hair_kept():
 
 
 def test_edge_below_the_neck_is_soft():
-    column = head_mask(_person(), RING, OUTLINE)[:, 50].astype(int)
+    column = _mask(_person(), OUTLINE)[:, 50].astype(int)
     assert 0 < column[75] < 255
     assert (np.diff(column[60:]) <= 0).all()
 
 
 def test_the_face_is_in_the_mask_even_where_no_person_was_seen():
-    assert (head_mask(np.zeros((100, 100), np.uint8), RING, OUTLINE)[32:54, 40:60] == 255).all()
+    assert (_mask(np.zeros((100, 100), np.uint8), OUTLINE)[32:54, 40:60] == 255).all()
 
 
 def test_other_people_are_removed():
     person = _person()
     person[10:80, 85:100] = 255
-    assert (head_mask(person, RING, OUTLINE)[10:60, 88:] == 0).all()
-    assert (head_mask(person, RING, None)[10:60, 88:] == 255).all()  # without a face nobody knows who is who
+    assert (_mask(person, OUTLINE)[10:60, 88:] == 0).all()
+    assert (_mask(person, None)[10:60, 88:] == 255).all()  # without a face nobody knows who is who
+
+
+def test_a_strand_of_hair_near_the_head_is_nobody_else():
+    person = _person()
+    person[40:44, 73:75] = 255  # 8 px of 600, and 4 px from the head
+    person[40:44, 96:98] = 255  # as small, but 26 px away: not hair
+    mask = _mask(person, OUTLINE)
+    assert (mask[40:44, 73:75] == 255).all()
+    assert (mask[40:44, 96:98] == 0).all()
 
 
 def test_outline_is_the_hull_of_the_landmarks():

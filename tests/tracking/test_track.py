@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from gafcore.captures import vhap, video
-from gafcore.errors import InputError
+from gafcore.errors import InputError, MissingError
 from gafcore.rigs import load_rig
 from gafcore.tracking import TrackConfig, detect, find_models, track, track_to_folder
 
@@ -37,6 +38,25 @@ def test_a_portrait_becomes_a_capture(test_data, setting, tmp_path):
     assert mask[400:].max() == 0  # the space suit
     assert track_to_folder(test_data("portraits/astronaut.png"), tmp_path / "out", setting).report["detected_frames"] == 1  # in place
     assert (capture.frames[0].image()[450] == 1).all()
+
+
+def test_the_matte_is_a_stage_that_can_be_left_out(test_data, setting, monkeypatch):
+    clip, rig = video.read(test_data("portraits/astronaut.png")), load_rig(setting.rig)
+    with_matte = track(clip, rig, setting)
+    stages = with_matte.report["ms_a_frame"]
+    assert stages["matte"] > 0
+    counted = sum(stages.get(stage, 0) for stage in ("detect", "solve", "refine", "head mask", "matte"))
+    assert stages["total"] == pytest.approx(counted, abs=0.05)
+
+    def absent():
+        raise MissingError("no OpenCV")
+
+    for stage in ("matte", "keypoints"):
+        monkeypatch.setattr(f"gafcore.tracking.{stage}.import_opencv", absent)
+    without = track(clip, rig, replace(setting, matte=False, refine=False))
+    assert "matte" not in without.report["ms_a_frame"]
+    change = (with_matte.capture.frames[0].mask() - without.capture.frames[0].mask()).abs().mean()
+    assert 0.001 < change < 0.02  # short hair before a plain wall: little to do
 
 
 def test_a_turning_head_at_low_resolution(test_data, setting):
@@ -76,8 +96,6 @@ def test_no_face_at_all_is_refused_by_name(test_data, setting, tmp_path):
 
 
 def test_a_rig_without_landmarks_is_refused(test_data, setting):
-    from dataclasses import replace
-
     rig = replace(load_rig(setting.rig), landmarks={})
     with pytest.raises(InputError, match="has no mediapipe landmarks"):
         track(video.read(test_data("portraits/astronaut.png")), rig, setting)

@@ -42,6 +42,19 @@ def thin(splits: Mapping[str, tuple[int, ...]], frames: Sequence[Frame], timeste
     return {name: ids if name == TRAIN else tuple(i for i in ids if frames[i].timestep in kept) for name, ids in splits.items()}
 
 
+def keyframes(n_frames: int, n: int) -> list[int]:
+    """Places of `n` frames at uniform intervals, as GAF's figure 7 takes them: floor(i n_frames / n), the last one being the last frame.
+
+    Of 56 frames, 8 are 0, 7, 14, 21, 28, 35, 42, 55, and one alone is number 28, the middle (section 5.3).
+
+    Raises:
+        ValueError: `n` is not in 1..n_frames.
+    """
+    if not 1 <= n <= n_frames:
+        raise ValueError(f"n must be in 1..{n_frames}, got {n}")
+    return [n_frames // 2] if n == 1 else [*(i * n_frames // n for i in range(n - 1)), n_frames - 1]
+
+
 def check_splits(where: str, splits: Mapping[str, Sequence[int]], frames: Sequence[Frame]) -> None:
     """Refuse splits that would let a method see what it is judged on. Held-out splits may overlap one another.
 

@@ -1,101 +1,94 @@
-"""`gafcore ablate`: the same fit with one prior after the other, as in GAF's table 3."""
+"""`gafcore ablate`: the same fit with one prior after the other, as in GAF's table 3, or on fewer and fewer frames, as in its figure 7."""
 
 from __future__ import annotations
 
-import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
 from gafcore import captures
-from gafcore.avatars import RiggedAvatar, render
 from gafcore.cli.flags import Flat, PathArgument
+from gafcore.devices import resolve
 from gafcore.errors import InputError
-from gafcore.evaluation.sides import SideScores, azimuth_deg, side_scores
-from gafcore.files import check_output_folder, write_json
-from gafcore.fitting import FitConfig, PseudoConfig, fit, make_prior
-from gafcore.pictures import save_sheet
-from gafcore.types import Capture, Frame
+from gafcore.evaluation.ablation import Ablation, Row, RowSpec, fewer_frames
+from gafcore.evaluation.ablation_report import row_line, to_markdown, write_ablation
+from gafcore.evaluation.presets import TABLE_3, PriorSources, check_presets, why_not
+from gafcore.evaluation.sides import frames_around
+from gafcore.files import check_output_folder
+from gafcore.fitting import Execution, FitConfig, load_lpips
+from gafcore.types import Capture
 
-PRESETS: dict[str, PseudoConfig | None] = {
-    "none": None,
-    "sds": PseudoConfig(prior_start="sds", prior_levels=(0.02, 0.98), prior_weight=60.0),
-    "render": PseudoConfig(
-        prior_start="render", prior_levels=(0.02, 0.98), prior_weight=1.0, prior_yields=0.0, prior_fades=1.0, refresh_every=1
-    ),
-    "refined": PseudoConfig(prior_start="refined"),
-    "regression": PseudoConfig(),
-}
-"""none: no prior; sds: score distillation, which gives way and fades as the defaults do; render: GAF's pseudo ground truths, from noised
-renders, with the paper's settings; regression, refined: the defaults of `gafcore fit`, and the same made sharper by a little noise and
-denoising. The gradient of a squared loss is small: sds has the largest of three weights that were tried on one person, 2, 20 and 60
-(docs/small_prior.md)."""
-_SHOWN = 6
+_WITHOUT_AND_WITH = ("none", "full")
+_NO_LPIPS = "LPIPS was not measured: no weights given (--lpips-weights)."
 
 
 @dataclass(frozen=True)
 class Ablate:
-    """Fit the same capture with different uses of the prior and one seed; write a table and a picture row for each."""
+    """Fit the same capture with different priors and one seed; write a table and a picture row for each.
+
+    Rows that are in the output folder already are not fitted again, and an interrupted fit goes on: run the same command once more.
+    A row that needs weights which were not given is left out, and the table says what it needs.
+    """
 
     capture: PathArgument
     """Folder of a capture whose split "novel_view" holds cameras that the fit does not see (`gafcore synth` makes such)."""
     out: Path
-    """Folder for ablation.json and ablation.png."""
-    presets: tuple[str, ...] = tuple(PRESETS)
-    """Which to run: none, sds, render, refined, regression."""
-    prior: str = "small"
-    """The prior: "small" or a path."""
+    """Folder for ablation.json, .md (the table) and .png (with --frames: frames.*, and the plot frames.svg), and for the rows' avatars."""
+    presets: tuple[str, ...] | None = None
+    """Which rows: none, pretrained-sd, personalised-sd, sds, pose, no-upsampler, full (the default: table 3), render, refined, regression.
+    With --frames the default is none and full."""
+    frames: str | None = None
+    """Numbers of training frames, as 56,40,24,16,8,1: every preset is fitted to so many frames, spread evenly over the training split."""
+    sources: Flat[PriorSources] = field(default_factory=PriorSources)
+    execution: Flat[Execution] = field(default_factory=Execution)
     config: Flat[FitConfig] = field(default_factory=lambda: FitConfig(iterations=1000))
 
     def run(self) -> None:
-        unknown = [name for name in self.presets if name not in PRESETS]
-        if unknown:
-            raise InputError(f"unknown presets {unknown}; known are {list(PRESETS)}")
+        counts = None if self.frames is None else parse_frames(self.frames)
+        presets = self.presets if self.presets is not None else TABLE_3 if counts is None else _WITHOUT_AND_WITH
+        check_presets(presets)
         check_output_folder(self.out)
+        device = resolve(self.execution.device)
+        perceptual = None if self.config.lpips_weights is None else load_lpips(self.config.lpips_weights).to(device)
         capture = captures.read(self.capture)
         if not capture.splits.get("novel_view"):
             raise InputError(f"{self.capture}: has no frames in split 'novel_view', so the sides cannot be measured")
-        rows, results = [], {}
-        frames = frames_around(capture)
-        for name in self.presets:
-            avatar, seconds = run_preset(capture, self.config, name, self.prior)
-            scores = side_scores(avatar, capture)
-            results[name] = {**asdict(scores), "processor_seconds": seconds}
-            print(line(name, scores))
-            rows.append([_picture(avatar, capture, frame) for frame in frames])
-        write_json(self.out / "ablation.json", results)
-        labels = [f"{azimuth_deg(frame.camera):+.0f} degrees" for frame in frames]
-        save_sheet(self.out / "ablation.png", [[f.image() for f in frames], *rows], ("truth", *self.presets), labels, cell_px=180)
-        print(f"wrote {self.out}")
+        specs = [RowSpec(name, n) for n in (counts or (None,)) for name in presets]
+        _check_all(specs, capture, self.sources, self.config.split)
+        study = Ablation(capture, self.config, self.sources, self.out, frames_around(capture), self.execution, perceptual)
+        notes, stem = [] if perceptual is not None else [_NO_LPIPS], "ablation" if counts is None else "frames"
+        rows: list[Row] = []
+        for spec in specs:
+            rows.append(study.row(spec))
+            print(row_line(rows[-1]))
+            write_ablation(self.out, stem, rows, study.shown, notes)  # after each, so that a stopped study has what there is
+        print("\n" + to_markdown(rows, notes) + f"wrote {self.out}")
 
 
-def run_preset(capture: Capture, config: FitConfig, name: str, prior: str = "small") -> tuple[RiggedAvatar, float]:
-    """The avatar of a preset, and the processor time of its fit, seconds."""
-    chosen = PRESETS[name]
-    start = time.process_time()
-    result = fit(capture, config, prior=None if chosen is None else make_prior(prior, chosen))
-    return result.avatar, time.process_time() - start
+def parse_frames(text: str) -> list[int]:
+    """The numbers in "56,40,8".
+
+    Raises:
+        InputError: They are no positive whole numbers, or one is there twice.
+    """
+    counts = []
+    for part in (p.strip() for p in text.split(",")):
+        if not (part.isascii() and part.isdigit()) or len(part) > 9 or int(part) < 1:
+            raise InputError(f"--frames must be whole numbers from 1 on, separated by commas, as 56,40,8,1; got {part!r} in {text!r}")
+        counts.append(int(part))
+    if len(set(counts)) < len(counts):
+        raise InputError(f"--frames names {sorted({n for n in counts if counts.count(n) > 1})} twice in {text!r}; name each number once")
+    return counts
 
 
-def line(name: str, scores: SideScores) -> str:
-    """Decibels of whole pictures, and the structure error of the far sides."""
-    far = f", beyond 45 degrees {scores.far['psnr']:.2f} dB, structure error {scores.far['structure']:.3f}" if scores.far else ""
-    return f"{name:>10}: training view {scores.train['psnr']:.2f} dB, novel views {scores.novel['psnr']:.2f} dB{far}"
+def _check_all(specs: list[RowSpec], capture: Capture, sources: PriorSources, split: str) -> None:
+    """Find what is wrong with the last row before the first one is fitted.
 
-
-def frames_around(capture: Capture) -> list[Frame]:
-    """Frames of one moment, from one side to the other."""
-    frames = [capture.frames[i] for i in capture.splits["novel_view"]]
-    moment = frames[len(frames) // 2].timestep
-    row = sorted((f for f in frames if f.timestep == moment), key=lambda f: azimuth_deg(f.camera))
-    places = torch.linspace(0, len(row) - 1, min(_SHOWN, len(row))).round().long().tolist()
-    return [row[i] for i in dict.fromkeys(places)]
-
-
-def _picture(avatar: RiggedAvatar, capture: Capture, frame: Frame) -> Float[Tensor, "H W 3"]:
-    with torch.no_grad():
-        image = render(avatar, [frame.camera], avatar.params[frame.timestep], avatar.means.new_tensor(capture.background)).image
-    return image[0].clamp(0, 1)
+    Raises:
+        InputError: A number of frames is too large, or what was given for a prior is of another kind than it must be.
+    """
+    for spec in specs:
+        if spec.n_frames is not None:
+            fewer_frames(capture, spec.n_frames, split)
+    reasons = {name: why_not(name, sources) for name in dict.fromkeys(spec.preset for spec in specs)}
+    if all(reasons.values()):
+        raise InputError("none of the rows can be run: " + "; ".join(f"{name} {reason}" for name, reason in reasons.items()))

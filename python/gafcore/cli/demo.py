@@ -15,12 +15,11 @@ from torch import Tensor
 from gafcore.avatars import RiggedAvatar, render, save_avatar
 from gafcore.captures import synthetic, vhap
 from gafcore.captures.synthetic import SynthConfig
-from gafcore.cli.ablate import frames_around
 from gafcore.cli.evaluate import lines
 from gafcore.cli.fit import summary
 from gafcore.devices import DeviceName, resolve
 from gafcore.evaluation import Evaluation, evaluate
-from gafcore.evaluation.sides import azimuth_deg
+from gafcore.evaluation.sides import azimuth_deg, frames_around
 from gafcore.export.video import orbit_shots, render_shots
 from gafcore.fitting import Execution, FitConfig, FitResult, Prior, fit, make_prior
 from gafcore.movies import write_frames

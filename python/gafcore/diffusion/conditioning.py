@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 Condition = Literal["normals", "pose", "none", "warp"]
 CONDITIONS: tuple[Condition, ...] = ("normals", "pose", "none", "warp")
+NormalAxes = Literal["left_up_back", "right_up_back"]  # where red, green and blue of a ControlNet's normal maps grow
+SD_GUIDANCE = 7.5  # diffusers' default for Stable Diffusion; the paper names no scale
 POSE_SIZE = 16  # a flattened camera-to-world matrix, as MVDream embeds it
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -12,10 +12,11 @@ from torch import Tensor
 from gafcore.avatars import RiggedAvatar, render
 from gafcore.avatars.frames import checked_image, checked_mask
 from gafcore.cameras import camera_position
-from gafcore.evaluation.metrics import compare, mean_values
-from gafcore.types import Camera, Capture
+from gafcore.evaluation.metrics import Perceptual, compare, mean_values
+from gafcore.types import Camera, Capture, Frame
 
 FAR_DEG = 45.0
+_SHOWN = 6
 
 
 @dataclass(frozen=True)
@@ -25,23 +26,42 @@ class SideScores:
     train: dict[str, float]
     novel: dict[str, float]
     far: dict[str, float]  # the novel views beyond FAR_DEG of azimuth; none where no camera is there
+    expression: dict[str, float] = field(default_factory=dict)  # none where the capture has no such frames
 
 
 @torch.no_grad()
-def side_scores(avatar: RiggedAvatar, capture: Capture, *, train: str = "train", novel: str = "novel_view") -> SideScores:
-    """Compare on the frames of two splits."""
-    rows: dict[str, list[tuple[float, dict[str, float]]]] = {train: [], novel: []}
+def side_scores(
+    avatar: RiggedAvatar,
+    capture: Capture,
+    *,
+    train: str = "train",
+    novel: str = "novel_view",
+    expression: str = "novel_expression",
+    perceptual: Perceptual | None = None,
+) -> SideScores:
+    """Compare on the frames of three splits, the last of which may be absent; with `perceptual` also by LPIPS, on the avatar's device."""
+    rows: dict[str, list[tuple[float, dict[str, float]]]] = {train: [], novel: [], expression: []}
     background = avatar.means.new_tensor(capture.background)
     for split, row in rows.items():
-        for number in capture.splits[split]:
+        for number in capture.splits.get(split, ()) if split == expression else capture.splits[split]:
             frame = capture.frames[number]
             image = render(avatar, [frame.camera], avatar.params[frame.timestep], background).image[0].clamp(0, 1)
             truth, mask = checked_image(frame).to(image), checked_mask(frame)
             mask = None if mask is None else mask.to(image)
-            values = compare(image, truth, mask) | {"structure": structure_error(image, truth, mask)}
+            values = compare(image, truth, mask, perceptual) | {"structure": structure_error(image, truth, mask)}
             row.append((azimuth_deg(frame.camera), values))
     far = [values for azimuth, values in rows[novel] if abs(azimuth) > FAR_DEG]
-    return SideScores(mean_values([v for _, v in rows[train]]), mean_values([v for _, v in rows[novel]]), mean_values(far))
+    means = {split: mean_values([values for _, values in row]) for split, row in rows.items()}
+    return SideScores(means[train], means[novel], mean_values(far), means[expression])
+
+
+def frames_around(capture: Capture, novel: str = "novel_view") -> list[Frame]:
+    """Frames of one moment, from one side to the other, to be shown beside each other."""
+    frames = [capture.frames[i] for i in capture.splits[novel]]
+    moment = frames[len(frames) // 2].timestep
+    row = sorted((f for f in frames if f.timestep == moment), key=lambda f: azimuth_deg(f.camera))
+    places = torch.linspace(0, len(row) - 1, min(_SHOWN, len(row))).round().long().tolist()
+    return [row[i] for i in dict.fromkeys(places)]
 
 
 def azimuth_deg(camera: Camera) -> float:

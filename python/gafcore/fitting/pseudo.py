@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -81,20 +82,30 @@ class PseudoConfig:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
-def make_prior(name: str, config: PseudoConfig = PseudoConfig()) -> PseudoTruths | None:
+def make_prior(name: str, config: PseudoConfig = PseudoConfig(), *, upsample: bool = True) -> PseudoTruths | None:
     """The prior that a flag names: "small" for the shipped one, "none", a file that scripts/train_small_prior.py wrote, or the folder of a
     multi-view pipeline.
+
+    Args:
+        name: As above.
+        config: How it joins the fit.
+        upsample: Use a pipeline's upsampler, if it has one.
 
     Raises:
         MissingError, InputError: As `load_prior`.
     """
     if name == "none":
         return None
-    if (Path(name) / "model_index.json").is_file():
+    if is_pipeline(name):
         from gafcore.fitting.pipeline_prior import PipelineTruths, load_pipeline
 
-        return PipelineTruths(load_pipeline(name), config)
+        return PipelineTruths(load_pipeline(name), config, upsample=upsample)
     return PseudoTruths(load_prior(None if name == "small" else name), config)
+
+
+def is_pipeline(name: str) -> bool:
+    """Whether a prior's name is the folder of a diffusers pipeline."""
+    return (Path(name) / "model_index.json").is_file()
 
 
 class PseudoTruths:
@@ -164,7 +175,7 @@ class PseudoTruths:
         cameras = random_views(request.rig, request.vertices, self.prior.n_views, self.prior.size, rng)
         background = torch.rand(3, generator=rng)
         given = prepare(
-            _cut_out(request), request.frame.camera, request.rig, request.vertices, cameras, background, condition=self.prior.condition
+            cut_out(request), request.frame.camera, request.rig, request.vertices, cameras, background, condition=self.prior.condition
         )
         targets = self._views(request, given, cameras, background)[0].permute(0, 2, 3, 1)
         fine, eps2d = _as_fine(request, cameras)
@@ -190,6 +201,22 @@ class PseudoTruths:
         return self.prior.denoise(*conditions, start, level, generator=rng, steps=1 if kind == "sds" else _STEPS)
 
 
+def rendered_set(targets: Float[Tensor, "N s s 3"], cameras: Sequence[Camera], timestep: int, background: Tensor) -> dict[str, Tensor]:
+    """A set for the pool whose targets (0..1) are a whole number of times as large as their cameras say, and are compared as they are."""
+    viewmats, Ks = stack(cameras)
+    side, factor = targets.shape[1], targets.shape[1] / cameras[0].width
+    Ks = Ks * torch.tensor([factor, factor, 1.0])[:, None]
+    values = (255 * targets + 0.5).clamp(0, 255).to(torch.uint8)
+    seen = torch.zeros(targets.shape[:3], dtype=torch.uint8)
+    pixels = dict(side=torch.tensor(side), eps2d=torch.tensor(EPS2D))
+    return dict(targets=values, seen=seen, **pixels, background=background, viewmats=viewmats, Ks=Ks, timestep=torch.tensor(timestep))
+
+
+def rendered_capacity(config: PseudoConfig, n_views: int, side: int) -> int:
+    """How many such sets `prior_mb` holds, at least one."""
+    return max(1, config.prior_mb * 1_000_000 // (n_views * (side**2 * 4 + 100) + 64))
+
+
 def _as_fine(request: PriorRequest, cameras: list[Camera]) -> tuple[list[Camera], float]:
     """The prior's cameras with about as many times its pixels as the training picture has on the head, and the rasterizer's blur there.
 
@@ -207,7 +234,7 @@ def _px_per_m(camera: Camera, point: Float[Tensor, "3"]) -> float:
     return float(camera.K[0, 0]) / float((camera_position(camera) - point).norm())
 
 
-def _cut_out(request: PriorRequest) -> Float[Tensor, "H W 4"]:
+def cut_out(request: PriorRequest) -> Float[Tensor, "H W 4"]:
     """The training picture as colour times coverage, and coverage."""
     mask = checked_mask(request.frame)
     if mask is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from gafcore.rigs.base import Rig
 from gafcore.rigs.skinning import axis_angle_to_matrix
 from gafcore.tracking.detections import Detections
 from gafcore.tracking.mask import full_size
+from gafcore.tracking.matte import Matte
 from gafcore.tracking.solve import Solution
 from gafcore.types import Camera, Capture, Frame, RigParams
 
@@ -29,11 +30,14 @@ def assemble(
     detections: Detections,
     rig: Rig,
     solution: Solution,
-    masks: list[np.ndarray],
+    masks: Sequence[np.ndarray | Matte],
     *,
     split: Literal["all", "frontal"] = "all",
 ) -> Capture:
-    """A capture whose pictures are decoded and composited on white when asked for. Frames without a face are in no split."""
+    """A capture whose pictures are decoded and composited on white when asked for. Frames without a face are in no split.
+
+    `masks` are mattes, or head masks uint8 of any size, with which rims keep the old background's colour.
+    """
     params, camera = centred(solution, detections.width, detections.height)
     frames = tuple(
         Frame(camera, t, 0, _image(clip, t, mask), _mask(mask, camera), camera_id="0", timestep_id=f"{t:05d}")
@@ -78,8 +82,10 @@ def split_by_yaw(
     return {"train": choose(off <= frontal_deg), "test": choose(off > turned_deg)}
 
 
-def _image(clip: Clip, t: int, mask: np.ndarray) -> Callable[[], Float[Tensor, "H W 3"]]:
+def _image(clip: Clip, t: int, mask: np.ndarray | Matte) -> Callable[[], Float[Tensor, "H W 3"]]:
     def load() -> Tensor:
+        if isinstance(mask, Matte):
+            return torch.from_numpy(mask.composite(clip.image(t), BACKGROUND))
         picture = torch.from_numpy(np.array(clip.image(t))).float() / 255
         alpha = full_size(mask, picture.shape[1], picture.shape[0])[..., None]
         return picture * alpha + torch.tensor(BACKGROUND) * (1 - alpha)
@@ -87,5 +93,5 @@ def _image(clip: Clip, t: int, mask: np.ndarray) -> Callable[[], Float[Tensor, "
     return load
 
 
-def _mask(mask: np.ndarray, camera: Camera) -> Callable[[], Float[Tensor, "H W"]]:
-    return lambda: full_size(mask, camera.width, camera.height)
+def _mask(mask: np.ndarray | Matte, camera: Camera) -> Callable[[], Float[Tensor, "H W"]]:
+    return lambda: full_size(mask.alpha() if isinstance(mask, Matte) else mask, camera.width, camera.height)

@@ -97,6 +97,8 @@ class TrackConfig:
     """focal length in pixels where it is known; otherwise it is estimated and reported with its uncertainty"""
     refine: bool = True
     """adjust every frame's pose to points of the whole head after the landmarks (a degree of pitch, some milliseconds a frame)"""
+    matte: bool = True
+    """sharpen head masks by colour and take the background's colour out of the hair's rim (some milliseconds a frame)"""
     split: Literal["all", "frontal"] = "all"
     """frames that train: all, or those within 6 degrees of the median yaw (those beyond 10 degrees become "test")"""
     min_confidence: float = 0.5

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from gafcore.captures import vhap, video
 from gafcore.captures.vhap_write import check_target
@@ -19,7 +22,8 @@ from gafcore.tracking.bundle import adjust
 from gafcore.tracking.config import TrackConfig
 from gafcore.tracking.detect import detect
 from gafcore.tracking.detections import Detections
-from gafcore.tracking.mask import head_masks
+from gafcore.tracking.mask import head_limits
+from gafcore.tracking.matte import Matte, head_mattes
 from gafcore.tracking.models import ModelFiles, find_models
 from gafcore.tracking.overlay import write_overlay_sheet, write_overlay_video
 from gafcore.tracking.report import report
@@ -39,7 +43,7 @@ class Track:
 
 
 def track(clip: Clip, rig: Rig, config: TrackConfig | None = None, *, models: ModelFiles | None = None) -> Track:
-    """Fit `rig` to every frame of `clip`: landmarks and masks, one least-squares solve, poses by points of the whole head, head masks.
+    """Fit `rig` to every frame of `clip`: landmarks and masks, a least-squares solve, poses by points of the whole head, mattes.
 
     Args:
         clip: gafcore.captures.video.read gives one.
@@ -66,9 +70,15 @@ def track(clip: Clip, rig: Rig, config: TrackConfig | None = None, *, models: Mo
         solution = adjust(clip, detections, rig, solution)
         seconds["refine"] = time.perf_counter() - start
     start = time.perf_counter()
-    masks = head_masks(detections, rig, solution)
+    limits = head_limits(detections, rig, solution)
+    person = detections.person.numpy()
+    masks: Sequence[np.ndarray | Matte] = [] if config.matte else [limit.apply(p) for limit, p in zip(limits, person, strict=True)]
     seconds["head mask"] = time.perf_counter() - start
-    seconds["total"] = sum(seconds.get(stage, 0.0) for stage in ("detect", "solve", "refine", "head mask"))
+    if config.matte:
+        start = time.perf_counter()
+        masks = head_mattes(clip, detections, limits)
+        seconds["matte"] = time.perf_counter() - start
+    seconds["total"] = sum(seconds.get(stage, 0.0) for stage in ("detect", "solve", "refine", "head mask", "matte"))
     capture = assemble(clip, detections, rig, solution, masks, split=config.split)
     return Track(capture, detections, solution, report(detections, solution, seconds))
 
