@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gafcore.avatars import init_avatar
+from gafcore.avatars import init_avatar, render
 from gafcore.avatars.hair import with_hair
 from gafcore.avatars.hair_region import hair_region
 from gafcore.cameras import from_angles
@@ -36,11 +36,11 @@ def hairy_ball(thickness_m: float) -> Capture:
     return capture_of(rig, params, thickness_m * region.scalp)
 
 
-def thin_avatar(capture: Capture):
-    discs = torch.tensor([0.4, 0.05, 0.4]).log().expand(capture.rig.faces.shape[0], 3)
+def thin_avatar(capture: Capture, radius: float = 0.25):
+    discs = torch.tensor([radius, 0.01, radius]).log().expand(capture.rig.faces.shape[0], 3)
 
     def first(params: RigParams):
-        return init_avatar(capture.rig, params, opacity=0.9, log_scales=discs)
+        return init_avatar(capture.rig, params, opacity=0.99, log_scales=discs)
 
     return first
 
@@ -49,16 +49,15 @@ def thin_avatar(capture: Capture):
 def test_thickness_is_read_from_the_outline(thickness_m):
     capture = hairy_ball(thickness_m)
     params = with_hair(capture, list(capture.frames), thin_avatar(capture))
-    height = capture.rig.template[:, 1]
-    seen = (height > 0.06) & (capture.rig.template[:, 2].abs() < 0.03)  # on the outline, away from the slope of the rim
-    assert float(params.static_offset[seen].norm(dim=-1).mean()) == pytest.approx(thickness_m, abs=0.002)
-    assert float(params.static_offset[height < -0.08].norm(dim=-1).max()) < 0.15 * thickness_m
+    found = float(params.static_offset.norm(dim=-1).max())
+    assert found == pytest.approx(thickness_m, abs=0.0041)  # the grid is 2.5 mm; discs reach a little past the mesh
+    bottom = capture.rig.template[:, 1] < -0.08
+    assert float(params.static_offset[bottom].norm(dim=-1).max()) < 0.15 * found  # four rounds of averaging go far on so coarse a ball
 
 
 def test_bald_heads_stay_bald():
     capture = hairy_ball(0.0)
-    params = with_hair(capture, list(capture.frames), thin_avatar(capture))
-    assert float(params.static_offset.norm(dim=-1).max()) < 0.002
+    assert with_hair(capture, list(capture.frames), thin_avatar(capture, 0.5)) is capture.params
 
 
 def test_no_masks_or_no_scalp_say_nothing():
@@ -77,19 +76,28 @@ def long_hair():
     assert region is not None
     truth = 0.04 * (1 - region.on_scalp) + 0.01 * region.on_scalp
     capture = capture_of(rig, rig.neutral(5), region.offset(truth), turns=(-0.3, -0.15, 0.0, 0.15, 0.3), size=160)
-    return capture, region, truth, with_hair(capture, list(capture.frames), thin_avatar(capture))
+    return capture, region, truth, with_hair(capture, list(capture.frames), thin_avatar(capture, 0.4))
+
+
+def bare(capture: Capture, params: RigParams) -> float:
+    """The part of the masks that the first avatar leaves uncovered."""
+    avatar = thin_avatar(capture, 0.4)(params)
+    uncovered = sum(torch.relu(f.mask() - render(avatar, [f.camera], params[f.timestep]).alpha[0]).sum() for f in capture.frames)
+    return float(uncovered / sum(f.mask().sum() for f in capture.frames))
 
 
 def test_long_hair_is_found_beside_the_neck(long_hair):
     capture, region, truth, params = long_hair
-    rig = capture.rig
-    found = (params.static_offset * torch.nn.functional.normalize(region.direction, dim=-1)).sum(-1)
-    wanted = region.offset(truth).norm(dim=-1)
-    beside = rig.regions["neck"] & (rig.template[:, 2] - rig.template[rig.regions["neck"], 2].mean()).abs().lt(0.02)
-    beside &= region.direction.norm(dim=-1) > 0.95
-    assert float(wanted[beside].mean()) > 0.03
-    assert float((found - wanted)[beside].abs().mean()) < 0.006
-    assert float(params.static_offset.norm(dim=-1).max()) < 0.0601
+    rig, length = capture.rig, params.static_offset.norm(dim=-1)
+    assert bare(capture, capture.params) > 0.15
+    assert bare(capture, params) < 0.03
+    neck = rig.regions["neck"]
+    beside = neck & (rig.template[:, 2] - rig.template[neck, 2].mean()).abs().lt(0.02) & (region.direction.norm(dim=-1) > 0.95)
+    part = float(length[beside].mean() / region.offset(truth).norm(dim=-1)[beside].mean())
+    assert 0.5 < part < 1.05  # discs as large as these triangles reach past them
+    assert float(length.max()) < 0.0601
+    throat = neck & (rig.template[:, 2] - rig.template[neck, 2].mean() > 0.02) & (rig.template[:, 0].abs() < 0.02)
+    assert float(length[throat].max()) < 0.001
 
 
 def test_the_face_does_not_move(long_hair):
@@ -101,5 +109,5 @@ def test_the_face_does_not_move(long_hair):
 
 def test_the_same_every_time(long_hair):
     capture, _, _, params = long_hair
-    again = with_hair(capture, list(capture.frames), thin_avatar(capture))
+    again = with_hair(capture, list(capture.frames), thin_avatar(capture, 0.4))
     assert torch.equal(again.static_offset, params.static_offset)

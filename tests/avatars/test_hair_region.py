@@ -35,7 +35,7 @@ def test_scalp_and_nape_but_neither_throat_nor_face(rig, region):
     assert float(weight[rig.regions["scalp"]].median()) > 0.95
     assert float(weight[neck & (ahead < -0.03)].median()) > 0.9
     throat = neck & (ahead > 0.02) & (rig.template[:, 0].abs() < 0.02)
-    assert bool(throat.any()) and float(weight[throat].max()) == 0
+    assert bool(throat.any()) and float(weight[throat].max()) < 0.01
     assert float(weight[rig.regions["nose"] | rig.regions["lips"] | rig.regions["eyes"]].max()) == 0
 
 

@@ -24,7 +24,9 @@ from gafcore.types import Camera, Capture, Frame, RigParams
 
 _THICKNESSES_M = tuple(0.0025 * i for i in range(17))  # 0 to 4 cm
 _SEARCHED = 6  # frames for that
-_EXPLAINED = 0.08  # of the masks' area left bare at most: then one thickness is all that the masks say
+_EXPLAINED = (
+    0.05  # of the masks left bare at most (synthetic short hair and buns: 1 %; long hair: 20): then one thickness is all that they say
+)
 _SMOOTH_M = 0.03  # hair of places nearer than this stands off nearly alike
 _MOST_M = 0.06  # an outline seen from the front alone could be any curtain further behind
 _STEPS, _RATE = 200, 0.02  # of descent; metres, before smoothing

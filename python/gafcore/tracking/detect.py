@@ -79,16 +79,15 @@ class Detector:
 
     def person(self, image: np.ndarray) -> np.ndarray:
         """The probability that a pixel shows a person, x 255, uint8, at most 256 px on the long side."""
+        shrink = min(1.0, _MASK_PX / max(image.shape[:2]))
+        if shrink < 1.0:  # the model works at that size: on more pixels it only takes longer
+            size = (max(1, round(image.shape[1] * shrink)), max(1, round(image.shape[0] * shrink)))
+            image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
         mask = self._person.segment(_mp_image(self._mp, image)).confidence_masks[0].numpy_view()
         mask = mask.reshape(image.shape[:2]) * np.float32(255)
         mask += 0.5
         np.fmax(mask, 0, out=mask)  # also where it is NaN
-        mask = np.fmin(mask, 255, out=mask).astype(np.uint8)
-        shrink = min(1.0, _MASK_PX / max(mask.shape))
-        if shrink == 1.0:
-            return mask
-        size = (max(1, round(mask.shape[1] * shrink)), max(1, round(mask.shape[0] * shrink)))
-        return np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.BOX))
+        return np.fmin(mask, 255, out=mask).astype(np.uint8)
 
 
 @contextmanager
