@@ -22,7 +22,7 @@ from gafcore.rigs import Rig
 from gafcore.types import Capture, Frame, RigParams
 
 _SAMPLED_FRAMES = 24  # enough to catch what a turning head shows, in about a second
-_OUTLINE_FRAMES = 48  # for the shape of the hair
+_OUTLINE_FRAMES = 96  # for the shape of the hair
 _MIN_MASK = 0.9  # pixels on the rim of the mask are mixed with the background
 _NEIGHBOURS = 8  # seen triangles that a hidden one takes its colour from
 _MIRROR_TOLERANCE = 0.02  # metres from a triangle's reflection to its counterpart; heads and their meshes are nearly symmetric

@@ -1,8 +1,9 @@
 """Hair as a thicker head: rigs are bald, heads are not.
 
 Gaussians keep near their triangles, so the triangles should be near the hair. How far it stands off is read from the masks of the
-training pictures: first one distance for the whole scalp, then one a vertex of scalp and neck, smooth, so that long hair beside the neck
-has triangles too. The move is the rig's static offset, as in VHAP: it turns with the head, and thresholds in triangle sizes keep their meaning.
+training pictures: one distance for the whole scalp, and where that leaves much bare, one a vertex of scalp and neck, smooth, so that
+long hair beside the neck has triangles too. The move is the rig's static offset, as in VHAP: it turns with the head, and thresholds
+in triangle sizes keep their meaning.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def with_hair(capture: Capture, frames: list[Frame], first: First) -> RigParams:
 
 
 def _best_thickness(capture: Capture, outlines: list[Outline], first: First, region: HairRegion) -> tuple[float, float]:
-    """The one distance of the whole scalp for which the avatar's outline differs least from the masks, metres, and what part of them it leaves bare."""
+    """The one distance of the whole scalp for which the outline differs least from the masks, metres; what part of them it leaves bare."""
     some = [outlines[i] for i in np.linspace(0, len(outlines) - 1, min(_SEARCHED, len(outlines))).round().astype(int)]
 
     def differences(thickness: float) -> list[Tensor]:

@@ -16,9 +16,9 @@ _BETA_1, _BETA_2, _SMALLEST = 0.9, 0.999, 1e-30
 class SmoothField:
     """start + (1 + stiffness L)^-1 u with u moved by gradients; L is the graph's Laplacian, each row divided by its vertex's degree.
 
-    Change of variables and steps are Nicolet et al.'s ("Large Steps in Inverse Rendering of Geometry", 2021). A gradient at one vertex moves
-    its surroundings along, so an outline, which is seen along lines, moves surfaces. The steps are Adam's, but their scales have a part
-    of the largest added (theirs is the largest alone): else what hardly shows would move as fast as what does.
+    Change of variables and steps are Nicolet et al.'s ("Large Steps in Inverse Rendering of Geometry", 2021). A gradient at one vertex
+    moves its surroundings along, so an outline, which is seen along lines, moves surfaces. The steps are Adam's, but their scales have a
+    part of the largest added (theirs is the largest alone): else what hardly shows would move as fast as what does.
     """
 
     def __init__(self, start: Float[Tensor, "R"], edges: Int[Tensor, "E 2"], stiffness: float, rate: float) -> None:
