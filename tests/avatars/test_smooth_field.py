@@ -23,7 +23,7 @@ def test_it_starts_where_it_is_told():
     assert torch.equal(SmoothField(start, chain(7), 4.0, 0.1).values(), start)
 
 
-def test_steps_are_adams_with_a_part_of_the_largest_scale_added():
+def test_steps_are_adams_on_the_rough_field():
     n, stiffness, rate = 9, 6.0, 0.05
     target = torch.sin(torch.arange(n, dtype=torch.float64))
     field, smooth = SmoothField(torch.zeros(n, dtype=torch.float64), chain(n), stiffness, rate), dense(n, stiffness)
@@ -33,20 +33,13 @@ def test_steps_are_adams_with_a_part_of_the_largest_scale_added():
         gradient = smooth.T @ (2 * (smooth @ rough - target))
         mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
         scale = (square / (1 - 0.999**step)).sqrt()
-        rough = rough - rate * mean / (1 - 0.9**step) / (scale + 0.3 * scale.max())
+        rough = rough - rate * mean / (1 - 0.9**step) / (scale + 1e-8)
     torch.testing.assert_close(field.values(), smooth @ rough, atol=1e-9, rtol=0)
-
-
-def test_what_hardly_shows_hardly_moves():
-    field = SmoothField(torch.zeros(2), torch.zeros(0, 2, dtype=torch.int64), 1.0, 0.1)
-    field.step(torch.tensor([1.0, 1e-3]))
-    moved = field.values().abs()
-    assert float(moved[0]) == pytest.approx(0.1 / 1.3, rel=1e-5) and float(moved[1]) < 0.005 * float(moved[0])
 
 
 def test_one_vertex_takes_its_neighbours_along_and_less_the_further_they_are():
     field = SmoothField(torch.zeros(21), chain(21), 9.0, 0.0)
-    field._rough.data[10] = 1.0
+    field._rough.data[10] = 1.0  # what a gradient there would do
     values = field.values()
     assert float(values[10]) == float(values.max())
     assert bool((values[10:-1] > values[11:]).all()) and bool((values[1:11] > values[:10]).all())
@@ -63,4 +56,4 @@ def test_part_of_the_rate_moves_part_as_far():
 def test_a_vertex_without_edges_stands_alone():
     field = SmoothField(torch.zeros(3), torch.tensor([[0, 1], [1, 0]]), 5.0, 0.1)
     field.step(torch.tensor([0.0, 0.0, 1.0]))
-    assert field.values()[:2].abs().max() == 0 and float(field.values()[2]) == pytest.approx(-0.1 / 1.3)
+    assert field.values()[:2].abs().max() == 0 and float(field.values()[2]) == pytest.approx(-0.1, rel=1e-5)

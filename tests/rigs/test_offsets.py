@@ -71,3 +71,10 @@ def test_gradients_reach_the_offset(rig, posed):
     offset = curtain(rig).requires_grad_()
     rig.vertices(with_static_offset(rig, posed, offset)).square().sum().backward()
     assert float(offset.grad[rig.regions["neck"]].abs().max()) > 0
+
+
+def test_the_face_stays_where_it_already_had_an_offset(rig, posed):
+    dense = 0.002 * torch.randn(rig.n_vertices, 3, generator=torch.Generator().manual_seed(1))
+    fitted, face = replace(posed, static_offset=dense), torch.nonzero(rig.regions["nose"])[:, 0]
+    new = with_static_offset(rig, fitted, dense + curtain(rig))
+    assert float((rig.vertices(new, face) - rig.vertices(fitted, face)).norm(dim=-1).max()) < 1e-6

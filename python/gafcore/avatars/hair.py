@@ -28,12 +28,14 @@ _SEARCHED = 6  # frames for that
 _EXPLAINED = (
     0.05  # of the masks left bare at most (synthetic short hair and buns: 1 %; long hair: 20): then one thickness is all that they say
 )
-_SMOOTH_M = 0.03  # hair of places nearer than this stands off nearly alike
+_SMOOTH_M = 0.02  # hair of places nearer than this stands off nearly alike
 _MOST_M = 0.06  # an outline seen from the front alone could be any curtain further behind
-_STEPS, _RATE = 200, 0.02  # of descent; metres, before smoothing
+_STEPS, _RATE = 200, 4e-3  # of descent; metres, before smoothing
 _LAST_RATE, _LAST = 0.25, 2 / 3  # from this part of the steps on, so much of the rate
 _DEAD = 0.2  # differences of alpha below this are the gaps and soft rims of discs
-_STAY = 20.0  # weight of the mean squared move, 1/m^2: what outlines hardly show stays; at 4 cm everywhere as much as 3 % of the area
+_STAY = 2.0  # weight of the mean squared move, 1/m^2: a rein on what outlines hardly show
+_LIMIT = 2e5  # weight of the mean square beyond 0 and the most, 1/m^2
+_LEAST_SEEN = 0.005  # of a picture: masks with less of a head in them are failures
 _LONG_SIDE_PX = 256  # at which outlines are compared
 
 First = Callable[[RigParams], RiggedAvatar]
@@ -54,6 +56,7 @@ def with_hair(capture: Capture, frames: list[Frame], first: First) -> RigParams:
     `first` makes the avatar that fitting would start from on given rig parameters: its outline is a little larger than the mesh's.
     """
     outlines = [_outline(frame, mask) for frame in frames if (mask := checked_mask(frame)) is not None]
+    outlines = [one for one in outlines if float(one.mask.mean()) > _LEAST_SEEN]
     region = hair_region(capture.rig, capture.params)
     if region is None or not outlines:
         return capture.params
@@ -85,20 +88,20 @@ def _fitted_offset(capture: Capture, outlines: list[Outline], first: First, regi
     field = SmoothField(base, region.edges, (_SMOOTH_M / region.edge_m) ** 2, _RATE)
     order = torch.randperm(len(outlines), generator=torch.Generator().manual_seed(0)).tolist()
     for step in range(_STEPS):
-        outline, free = outlines[order[step % len(order)]], field.values()
-        distance = free.clamp(0, _MOST_M).requires_grad_()
+        outline, distance = outlines[order[step % len(order)]], field.values().requires_grad_()
         difference = torch.relu(_difference(capture, outline, first, region.offset(distance)).abs() - _DEAD)
-        loss = difference.square().sum() / outline.mask.sum().clamp(min=1) + _STAY * (distance - base).square().mean()
+        beyond = torch.relu(-distance) + torch.relu(distance - _MOST_M)
+        loss = difference.square().sum() / outline.mask.sum().clamp(min=1)
+        loss = loss + _STAY * (distance - base).square().mean() + _LIMIT * beyond.square().mean()
         (gradient,) = torch.autograd.grad(loss, distance)
-        outwards = ((free <= 0) & (gradient > 0)) | ((free >= _MOST_M) & (gradient < 0))
-        field.step(gradient.masked_fill(outwards, 0.0), 1.0 if step < _LAST * _STEPS else _LAST_RATE)
+        field.step(gradient, 1.0 if step < _LAST * _STEPS else _LAST_RATE)
     return region.offset(field.values().clamp(0, _MOST_M))
 
 
 def _difference(capture: Capture, outline: Outline, first: First, offset: Float[Tensor, "V 3"]) -> Float[Tensor, "H W"]:
     """The avatar's alpha minus the mask."""
     avatar = first(_wearing(capture, capture.params[outline.timestep], offset))
-    return render(avatar, [outline.camera], avatar.params).alpha[0] - outline.mask
+    return render(avatar, [outline.camera], avatar.params).alpha[0] - outline.mask.to(offset)
 
 
 def _wearing(capture: Capture, params: RigParams, offset: Float[Tensor, "V 3"]) -> RigParams:

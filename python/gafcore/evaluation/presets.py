@@ -81,7 +81,7 @@ class PriorSources:
     normal_axes: NormalAxes = "left_up_back"
     """Directions in which red, green and blue grow in the ControlNet's normal maps; left_up_back is that of ControlNet 1.1."""
     refresh_every: int | None = None
-    """Iterations between new pseudo ground truths, for all rows; each row's own by default."""
+    """Iterations between new pseudo ground truths, for all rows but `sds`; each row's own by default."""
 
     def __post_init__(self) -> None:
         if self.refresh_every is not None and self.refresh_every < 1:

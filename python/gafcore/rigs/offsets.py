@@ -35,10 +35,8 @@ def with_static_offset(rig: Rig, params: RigParams, offset: Float[Tensor, "V 3"]
 
 def _still(rig: Rig, old: Tensor | None, new: Tensor | None) -> Tensor:
     """Vertices that the offsets leave alone: the face's, where the rig names one."""
-    alone = torch.ones(rig.n_vertices, dtype=torch.bool, device=rig.template.device)
-    for offset in (old, new):
-        if offset is not None:
-            alone &= (offset == 0).all(1)
+    none = rig.template.new_zeros(rig.n_vertices, 3)
+    alone = ((none if old is None else old) == (none if new is None else new)).all(1)
     face = rig.regions.get("face")
     if face is not None and bool((alone & face).any()):
         alone &= face

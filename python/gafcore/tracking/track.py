@@ -24,7 +24,7 @@ from gafcore.tracking.detect import detect
 from gafcore.tracking.detections import Detections
 from gafcore.tracking.mask import head_limits
 from gafcore.tracking.matte import Matte, head_mattes
-from gafcore.tracking.models import ModelFiles, find_models
+from gafcore.tracking.models import ModelFiles, find_models, import_opencv
 from gafcore.tracking.overlay import write_overlay_sheet, write_overlay_video
 from gafcore.tracking.report import report
 from gafcore.tracking.setup import LANDMARKS
@@ -57,6 +57,8 @@ def track(clip: Clip, rig: Rig, config: TrackConfig | None = None, *, models: Mo
     config = config or TrackConfig()
     if LANDMARKS not in rig.landmarks or len(rig.landmarks[LANDMARKS].indices) == 0:
         raise InputError(f"rig {rig.name!r} has no {LANDMARKS} landmarks, so it cannot be tracked")
+    if config.refine or config.matte:
+        import_opencv()  # said before the work, not after it
     detections = detect(clip, models or find_models(config.models), max_frames=config.max_frames, min_confidence=config.min_confidence)
     seconds = dict(detections.seconds)
     start = time.perf_counter()
