@@ -25,9 +25,8 @@ from gafcore.types import Camera, Capture, Frame, RigParams
 
 _THICKNESSES_M = tuple(0.0025 * i for i in range(17))  # 0 to 4 cm
 _SEARCHED = 6  # frames for that
-_EXPLAINED = (
-    0.05  # of the masks left bare at most (synthetic short hair and buns: 1 %; long hair: 20): then one thickness is all that they say
-)
+# Part of the masks left bare: up to this, one thickness is all that they say (synthetic short hair and buns leave 1 %, long hair 20).
+_EXPLAINED = 0.05
 _SMOOTH_M = 0.02  # hair of places nearer than this stands off nearly alike
 _MOST_M = 0.06  # an outline seen from the front alone could be any curtain further behind
 _STEPS, _RATE = 200, 4e-3  # of descent; metres, before smoothing

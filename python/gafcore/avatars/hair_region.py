@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gafcore.mesh import vertex_normals
 from gafcore.rigs import Rig
+from gafcore.rigs.joints import smoothstep
 from gafcore.types import RigParams
 
 _SMOOTHING = 4  # rounds of averaging over neighbours: the hairline is a slope, not a step
@@ -72,8 +73,7 @@ def hair_region(rig: Rig, params: RigParams) -> HairRegion | None:
 def _behind(rest: Float[Tensor, "V 3"], neck: Tensor) -> Float[Tensor, "V"]:
     """0 at the throat, 1 at the sides of the neck and behind."""
     azimuth = torch.atan2(rest[:, 0].abs(), rest[:, 2] - rest[neck, 2].mean()).rad2deg()
-    t = ((azimuth - _THROAT_DEG) / (_NAPE_DEG - _THROAT_DEG)).clamp(0, 1)
-    return t * t * (3 - 2 * t)
+    return torch.from_numpy(smoothstep(azimuth.cpu().numpy(), _THROAT_DEG, _NAPE_DEG)).to(rest)
 
 
 def _edges(rig: Rig) -> Int[Tensor, "E 2"]:
