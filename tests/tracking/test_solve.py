@@ -78,6 +78,24 @@ def test_outliers_are_resisted(rig):
     assert _vertex_error_mm(rig, got.params, motion).median() < 2.0
 
 
+def test_a_step_that_would_leave_the_bounds_is_cut_short_there_and_not_refused(rig, monkeypatch):
+    """Half of the expressions are below 0 in truth and start inside; the bounds are all but hard."""
+    motion, costs = toy_motion(rig, 40), []
+    odd = torch.arange(rig.n_expr) % 2
+    detections = toy_detections(rig, replace(motion, expr=odd * motion.expr - 0.2 * (1 - odd)), FOCAL, noise_px=1.5)
+    names = tuple(f"{name.replace('_L', 'Left').replace('_R', 'Right')}" for name in rig.expression_names)
+    detections = replace(detections, score_names=names, scores=torch.full((40, len(names)), 0.5))
+    module = sys.modules["gafcore.tracking.least_squares"]
+    monkeypatch.setattr(module, "cost", lambda *args, cost=module.cost: costs.append(cost(*args)) or costs[-1])
+    config = SolverConfig(key_iterations=4, iterations=4, bounds_sigma=0.002)
+    got = solve(detections, rig, config, focal_px=FOCAL)
+    assert got.steps == (4, 4)
+    assert len(costs) == 10  # where each stage starts, and one for every step
+    best = solve(detections, rig, replace(config, key_iterations=60, iterations=60), focal_px=FOCAL)
+    assert got.cost == pytest.approx(best.cost, rel=0.01)
+    assert got.params.expr.min() > -0.02
+
+
 def test_gaps_are_bridged(rig):
     motion = toy_motion(rig, 40)
     missing = [0, 17, 18, 19, 20, 39]

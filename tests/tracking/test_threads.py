@@ -35,6 +35,18 @@ def test_torch_has_one_thread_inside_and_its_own_again_after():
     assert torch.get_num_threads() == before
 
 
+def test_opencv_has_one_thread_inside_and_its_own_again_after():
+    cv2 = pytest.importorskip("cv2", reason="tracking needs OpenCV: pip install 'gafcore[track]'")
+    before = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(2)
+        with one_thread():
+            assert side_by_side(lambda _: cv2.getNumThreads(), range(4)) == [1] * 4
+        assert cv2.getNumThreads() == 2
+    finally:
+        cv2.setNumThreads(before)
+
+
 def test_two_callers_take_turns_and_the_number_is_the_users_again_after(threads):
     threads(2)
     inside, seen = threading.Event(), []

@@ -45,7 +45,7 @@ def test_the_matte_is_a_stage_that_can_be_left_out(test_data, setting, monkeypat
     with_matte = track(clip, rig, setting)
     stages = with_matte.report["ms_a_frame"]
     assert stages["matte"] > 0
-    counted = sum(stages.get(stage, 0) for stage in ("detect", "solve", "refine", "head mask", "matte"))
+    counted = sum(stages.get(stage, 0) for stage in ("read", "detect", "solve", "refine", "head mask", "matte"))
     assert stages["total"] == pytest.approx(counted, abs=0.05)
 
     def absent():

@@ -11,9 +11,13 @@ Costs T (P^3 + P^2 S), not (T P + S)^3.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from gafcore.tracking.threads import side_by_side
 
 
 def solve_blocks(
@@ -50,16 +54,47 @@ def _independent(diagonal: Tensor, right: Tensor) -> Tensor:
 
 
 def _chain(diagonal: Tensor, coupling: Tensor, right: Tensor) -> Tensor:
-    """Block Thomas algorithm: eliminate forwards, substitute backwards."""
-    n = len(diagonal)
-    factors = [torch.linalg.cholesky(diagonal[0])]
-    reduced = [right[0]]
-    for t in range(1, n):
-        w = coupling[t - 1]
-        block = diagonal[t] - w[:, None] * torch.cholesky_inverse(factors[-1]) * w
-        reduced.append(right[t] + w[:, None] * torch.cholesky_solve(reduced[-1], factors[-1]))
-        factors.append(torch.linalg.cholesky(block))
-    solved = [torch.cholesky_solve(reduced[-1], factors[-1])]
-    for t in range(n - 2, -1, -1):
-        solved.append(torch.cholesky_solve(reduced[t] + coupling[t][:, None] * solved[-1], factors[t]))
-    return torch.stack(solved[::-1])
+    """Block Thomas algorithm from both ends at once: eliminate towards the middle frame, substitute back from it."""
+    middle = len(diagonal) // 2
+    halves = [range(middle), range(len(diagonal) - 1, middle, -1)]
+    eliminated = side_by_side(lambda order: _eliminate(diagonal, coupling, right, order, middle), halves)
+    block, reduced = diagonal[middle], right[middle]
+    for half in eliminated:
+        block, reduced = block - half.block, reduced + half.right
+    at_middle = torch.cholesky_solve(reduced, torch.linalg.cholesky(block))
+    before, after = side_by_side(lambda half: _substitute(half, coupling, at_middle), eliminated)
+    return torch.stack([*before[::-1], at_middle, *after])
+
+
+@dataclass(frozen=True)
+class _Half:
+    """Frames eliminated in order, each with its inverse block and right side.
+
+    `block` is to be subtracted from, and `right` added to, those of the frame next to the last one.
+    """
+
+    order: range
+    inverse: list[Tensor]  # [P, P]
+    reduced: list[Tensor]  # [P, S]
+    block: Tensor
+    right: Tensor
+
+
+def _eliminate(diagonal: Tensor, coupling: Tensor, right: Tensor, order: range, last: int) -> _Half:
+    inverse, reduced = [], []
+    block, add = torch.zeros_like(diagonal[last]), torch.zeros_like(right[last])
+    for t in order:
+        w = coupling[min(t, t + order.step)][:, None]
+        reduced.append(right[t] + add)
+        inverse.append(torch.cholesky_inverse(torch.linalg.cholesky(diagonal[t] - block)))
+        block, add = w * inverse[-1] * w.T, w * (inverse[-1] @ reduced[-1])
+    return _Half(order, inverse, reduced, block, add)
+
+
+def _substitute(half: _Half, coupling: Tensor, x: Tensor) -> list[Tensor]:
+    """The solution of the half's frames, the one next to the middle first; `x` is the middle's."""
+    solved = []
+    for t, inverse, reduced in zip(half.order[::-1], half.inverse[::-1], half.reduced[::-1], strict=True):
+        x = inverse @ (reduced + coupling[min(t, t + half.order.step)][:, None] * x)
+        solved.append(x)
+    return solved

@@ -36,8 +36,8 @@ class SolverConfig:
 
     key_frames: int = 40
     """frames from which identity and focal length are estimated, evenly chosen"""
-    key_iterations: int = 8
-    """Gauss-Newton steps for identity and focal length"""
+    key_iterations: int = 12
+    """Gauss-Newton steps, at most, for identity and focal length: they slide a long way along a valley of nearly equal pictures"""
     iterations: int = 4
     """Gauss-Newton steps over all frames; with `refine` half as many, and two more once the poses are adjusted"""
     data_weight: float = 0.25

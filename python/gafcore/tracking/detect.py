@@ -17,13 +17,13 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from gafcore.captures.video import Clip
 from gafcore.errors import InputError
 from gafcore.progress import track as progress
 from gafcore.tracking.detections import N_LANDMARKS, Detections, Faces, collect
 from gafcore.tracking.models import ModelFiles, import_mediapipe
+from gafcore.tracking.resize import resized
 from gafcore.tracking.threads import as_they_come
 
 _MASK_PX = 256  # long side at which person masks are kept: the resolution at which the model works
@@ -81,8 +81,7 @@ class Detector:
         """The probability that a pixel shows a person, x 255, uint8, at most 256 px on the long side."""
         shrink = min(1.0, _MASK_PX / max(image.shape[:2]))
         if shrink < 1.0:  # the model works at that size: on more pixels it only takes longer
-            size = (max(1, round(image.shape[1] * shrink)), max(1, round(image.shape[0] * shrink)))
-            image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+            image = resized(image, (max(1, round(image.shape[1] * shrink)), max(1, round(image.shape[0] * shrink))))
         mask = self._person.segment(_mp_image(self._mp, image)).confidence_masks[0].numpy_view()
         mask = mask.reshape(image.shape[:2]) * np.float32(255)
         mask += 0.5
@@ -106,8 +105,7 @@ def _mp_image(mp: ModuleType, image: np.ndarray) -> Any:
 def _thumbnail(image: np.ndarray) -> np.ndarray:
     rows = np.linspace(0, image.shape[0] - 1, min(_THUMB_PX * 4, image.shape[0])).astype(int)
     columns = np.linspace(0, image.shape[1] - 1, min(_THUMB_PX * 4, image.shape[1])).astype(int)
-    small = Image.fromarray(image[rows][:, columns])
-    return np.asarray(small.resize((_THUMB_PX, _THUMB_PX), Image.Resampling.BOX))
+    return resized(image[rows][:, columns], (_THUMB_PX, _THUMB_PX))
 
 
 def detect(clip: Clip, models: ModelFiles, *, max_frames: int | None = None, min_confidence: float = 0.5) -> Detections:

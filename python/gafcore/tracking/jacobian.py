@@ -50,7 +50,6 @@ def linearise(
     turns = _turns(layout, theta)
     joint = axis_angle_to_matrix(turns)  # [T, 3, 3, 3]
     head = axis_angle_to_matrix(theta[:, layout.rotation])
-    eye3 = torch.eye(3, dtype=theta.dtype)
 
     arms = points[:, None] - centres[:, 1:, None]  # [T, 3, L, 3]
     turned = arms @ joint.mT
@@ -65,22 +64,23 @@ def linearise(
     row_weights = None if weigh is None else weigh(pixels)
     if row_weights is not None:
         camera, by_focal = camera * row_weights[..., None, None], by_focal * row_weights[..., None]
-    to_head = camera @ head[:, None]
+    to_head = _rows_times(camera, head)
     out = theta.new_empty(*placed.shape[:2], 2, layout.size)
     out[..., layout.translation] = camera
     # d(R y)/dr = -R [y]x J: per row of the camera's Jacobian, row x R x -[y]x = y x row
-    out[..., layout.rotation] = _rows_cross(from_root, to_head) @ right_jacobian(theta[:, layout.rotation])[:, None]
-    follow = eye3 + torch.einsum("lk,tkij->tlij", model.weights, joint - eye3)  # how a point moves with its rest position
+    out[..., layout.rotation] = _rows_times(_rows_cross(from_root, to_head), right_jacobian(theta[:, layout.rotation]))
+    to_rest = to_head.clone()  # [T, L, 2, 3]: how a point moves with its rest position
     for k, name in enumerate(TURNING):
         columns = layout.jaw if name == "jaw" else slice(layout.eyes.start + 2 * (k - 1), layout.eyes.start + 2 * k)
         hit = torch.nonzero(model.weights[:, k])[:, 0]
         out[..., columns] = 0
         if len(hit):
-            rows = to_head[:, hit] @ joint[:, None, k]
-            turn = _rows_cross(arms[:, k, hit], rows) @ right_jacobian(turns[:, k])[:, None]
-            out[:, hit, :, columns] = (model.weights[hit, k, None, None] * turn)[..., : columns.stop - columns.start]
+            still, weight = to_head[:, hit], model.weights[hit, k, None, None]
+            rows = _rows_times(still, joint[:, k])
+            turn = _rows_times(_rows_cross(arms[:, k, hit], rows), right_jacobian(turns[:, k]))
+            out[:, hit, :, columns] = (weight * turn)[..., : columns.stop - columns.start]
+            to_rest[:, hit] += weight * (rows - still)
 
-    to_rest = to_head @ follow  # [T, L, 2, 3]
     moves = _centre_moves(head, joint)
     out[..., layout.expr] = _basis_jacobian(model, to_rest, camera, model.expr, model.centres_expr, moves)
     if not shared:
@@ -95,6 +95,11 @@ def _projection_jacobian(points: Tensor, focal_px: Tensor) -> Float[Tensor, "T L
     scale = focal_px * inverse
     zero = torch.zeros_like(x)
     return torch.stack([scale, zero, scale * x * inverse, zero, -scale, -scale * y * inverse], -1).unflatten(-1, (2, 3))
+
+
+def _rows_times(rows: Float[Tensor, "T L 2 3"], matrix: Float[Tensor, "T 3 K"]) -> Float[Tensor, "T L 2 K"]:
+    """Each frame's rows by its matrix: one product a frame, not one a landmark."""
+    return (rows.flatten(1, 2) @ matrix).unflatten(1, (-1, 2))
 
 
 def _rows_cross(y: Float[Tensor, "T L 3"], rows: Float[Tensor, "T L 2 3"]) -> Float[Tensor, "T L 2 3"]:
@@ -120,8 +125,8 @@ def _basis_jacobian(
         return jacobian
     jacobian = jacobian.contiguous()
     steps = moves @ centres.permute(1, 2, 0)  # [T, 4, 3, K]
-    jacobian += camera @ steps[:, 0, None]
+    jacobian += _rows_times(camera, steps[:, 0])
     for k in range(len(TURNING)):
         hit = torch.nonzero(model.weights[:, k])[:, 0]
-        jacobian[:, hit] += model.weights[hit, k, None, None] * (camera[:, hit] @ steps[:, 1 + k, None])
+        jacobian[:, hit] += model.weights[hit, k, None, None] * _rows_times(camera[:, hit], steps[:, 1 + k])
     return jacobian

@@ -28,13 +28,13 @@ from gafcore.tracking.solve import Solution
 from gafcore.tracking.threads import as_they_come, workers
 from gafcore.types import Camera
 
-_FACE_PX = 150  # faces are scaled to this size
+_FACE_PX = 150  # faces are scaled to about this size
 _KEYS, _NEAR = 12, 4  # key frames of a shot; those that a frame is compared with
 _KEY_APART_RAD = 0.03  # key frames of more similar poses say the same
 _HAIR, _SKIN = 80, 40  # points of each in a key frame
 _QUALITY, _APART_PX = 0.02, 4  # of the corners
 _CONTRAST = 4.0  # limit of the adaptive histogram equalisation
-_WINDOW, _LEVELS = 11, 2  # of Lucas and Kanade's method, px and halvings
+_WINDOW, _LEVELS = 11, 1  # of Lucas and Kanade's method, px and halvings: it finds what is as far off as `_SEARCH`
 _STEPS, _STILL_PX = 10, 0.03  # of it on each level, and the move at which it stops
 _RETURN_PX = 0.5  # at that size; a point that does not come back to where it came from is lost
 _SEARCH = 0.08  # in face sizes: further from where it is expected it is another point
@@ -131,18 +131,17 @@ def face_size(detections: Detections, frames: list[int]) -> float:
 
 
 def _size(detections: Detections, face_px: float) -> tuple[int, int]:
-    """Width and height at which points are followed: faces of `_FACE_PX`, or as they are."""
-    scale = min(1.0, _FACE_PX / face_px)
-    return max(1, round(scale * detections.width)), max(1, round(scale * detections.height))
+    """Width and height at which points are followed: the clip's by a whole number, which is exact and fast."""
+    shrink = max(1, round(face_px / _FACE_PX))
+    return max(1, round(detections.width / shrink)), max(1, round(detections.height / shrink))
 
 
 def _picture(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A frame in grey at `size`, contrast evened out: hair is dark."""
     cv2 = import_opencv()
     grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
-    if (grey.shape[1], grey.shape[0]) != size:
-        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-    return cv2.createCLAHE(_CONTRAST, (8, 8)).apply(grey)
+    small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA) if grey.shape[1::-1] != size else grey
+    return cv2.createCLAHE(_CONTRAST, (8, 8)).apply(small)
 
 
 def _keys(clip: Clip, detections: Detections, rig: Rig, solution: Solution, frames: list[int], poses: Poses) -> list[_Key]:

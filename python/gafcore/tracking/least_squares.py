@@ -102,6 +102,7 @@ class _System:
     border: Tensor | None  # [T, P, S+1]
     corner: Tensor  # [S+1, S+1]
     corner_gradient: Tensor  # [S+1]
+    held: Tensor  # [T, P], parameters that their bounds hold
 
 
 def _landmark_terms(problem: Problem, single: PointModel, theta: Tensor, shared: Tensor) -> _System:
@@ -120,7 +121,7 @@ def _landmark_terms(problem: Problem, single: PointModel, theta: Tensor, shared:
         error = (part.errors(line.pixels) * line.weights[..., None]).flatten(1)
         jacobian = line.frame.flatten(1, 2)
         diagonal[chunk] = jacobian.mT @ jacobian
-        gradient[chunk] = -(jacobian.mT @ error[..., None])[..., 0]
+        gradient[chunk] = -(error[:, None] @ jacobian)[:, 0]
         if border is None or line.shared is None:
             return None
         by_shared = line.shared.flatten(1, 2)
@@ -132,20 +133,23 @@ def _landmark_terms(problem: Problem, single: PointModel, theta: Tensor, shared:
         if shares is not None:
             corner += shares[0]
             corner_gradient -= shares[1]
-    return _System(diagonal, gradient, border, corner, corner_gradient)
+    return _System(diagonal, gradient, border, corner, corner_gradient, torch.zeros(theta.shape, dtype=torch.bool))
 
 
 def _add_priors(problem: Problem, system: _System, theta: Tensor, shared: Tensor) -> None:
     """Add priors, bounds and smoothness in place; the couplings between frames stay implicit."""
-    outside = torch.where(problem.bounded, _outside(theta), 0.0)
-    precision = problem.prior_precision + problem.bounds_precision * (outside != 0)
-    system.gradient.sub_(problem.prior_precision * (theta - problem.prior_mean) + problem.bounds_precision * outside)
+    precision = problem.prior_precision.clone()
+    system.gradient.sub_(problem.prior_precision * (theta - problem.prior_mean))
     if problem.coupling is not None:
         pull = problem.coupling * theta.diff(dim=0)
         system.gradient[:-1] += pull
         system.gradient[1:] -= pull
         precision[:-1] += problem.coupling
         precision[1:] += problem.coupling
+    leaves = ((theta == 0) & (system.gradient < 0)) | ((theta == 1) & (system.gradient > 0))
+    system.held.copy_(problem.bounded & (leaves | (_outside(theta) != 0)))
+    precision += problem.bounds_precision * system.held
+    system.gradient.sub_(problem.bounds_precision * torch.where(problem.bounded, _outside(theta), 0.0))
     system.diagonal.diagonal(dim1=1, dim2=2).add_(precision)
     eyes, k = problem.model.layout.eyes, problem.vergence_precision
     pair = theta.new_tensor([[1.0, -1.0], [-1.0, 1.0]]).kron(torch.eye(2, dtype=theta.dtype)) * k
@@ -166,11 +170,17 @@ def _step(problem: Problem, system: _System, damping: float) -> tuple[Tensor, Te
     return solve_blocks(diagonal, problem.coupling, system.gradient, system.border, corner, system.corner_gradient)
 
 
-def _moved(problem: Problem, theta: Tensor, shared: Tensor, step: Tensor, shared_step: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The parameters after a step. Distance follows the focal length exactly: the valley of equal pictures is curved in these two."""
+def _moved(
+    problem: Problem, held: Tensor, theta: Tensor, shared: Tensor, step: Tensor, shared_step: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The parameters after a step. Distance follows the focal length exactly: the valley of equal pictures is curved in these two.
+
+    What would leave its bounds stops at them for this step: the equations did not know of the bound, the next step's will.
+    """
+    trial = torch.where(problem.bounded & ~held, (theta + step).clamp(0, 1), theta + step)
     if shared_step is None:
-        return theta + step, shared
-    trial, depth, log_ratio = theta + step, problem.model.layout.translation.stop - 1, shared_step[-1].clamp(-1, 1)
+        return trial, shared
+    depth, log_ratio = problem.model.layout.translation.stop - 1, shared_step[-1].clamp(-1, 1)
     trial[:, depth] = (trial[:, depth] - theta[:, depth] * log_ratio) * log_ratio.exp()
     return trial, torch.cat([shared[:-1] + shared_step[:-1], shared[-1:] + log_ratio])
 
@@ -191,7 +201,7 @@ def minimise(problem: Problem, theta: Float[Tensor, "T P"], shared: Float[Tensor
         except torch.linalg.LinAlgError:
             damping *= 8
             continue
-        trial, trial_shared = _moved(problem, theta, shared, step, shared_step)
+        trial, trial_shared = _moved(problem, system.held, theta, shared, step, shared_step)
         value = cost(problem, trial, trial_shared)
         if not value < best:  # also when it is NaN
             damping *= 8

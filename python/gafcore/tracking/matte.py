@@ -25,6 +25,7 @@ from gafcore.progress import track as progress
 from gafcore.tracking.detections import Detections
 from gafcore.tracking.mask import HeadLimits
 from gafcore.tracking.models import import_opencv
+from gafcore.tracking.resize import resized
 from gafcore.tracking.threads import as_they_come, one_thread, workers
 
 # Lengths are in face sizes.
@@ -77,7 +78,7 @@ class Matte:
             soft = alpha[top:bottom, left:right]
             at = np.nonzero((soft > 0) & (soft < 255))
             a, mixed = soft[at][:, None].astype(np.float32) / 255, within[at]
-            old = _resize(self.background, (right - left, bottom - top))[at].astype(np.float32) / 255
+            old = resized(self.background, (right - left, bottom - top))[at].astype(np.float32) / 255
             plain = a * mixed
             clean = np.clip(mixed - (1 - a) * old[:, :3], 0, a)  # alpha F, and F is a colour
             within[at] = plain + old[:, 3:] * (clean - plain) + (1 - a) * beyond
@@ -124,17 +125,17 @@ def frame_matte(picture: UInt8[np.ndarray, "H W 3"], person: UInt8[np.ndarray, "
     within = lambda mask, to: _part(mask, box, (width, height), to)  # noqa: E731
     ceiling = within(limits.ceiling, size)
     head, wall = _sure(cv2.max(within(person, size), within(limits.floor, size)), face_px * scale)
-    small = _resize(crop, size).astype(np.float32) / 255
+    small = resized(crop, size).astype(np.float32) / 255
     far = face_px * scale / _COARSE
     weights, offset, believed, background = _colors(small, cv2.multiply(head, ceiling, scale=1 / 255), wall, ceiling, far)
 
     probability = within(person, full).astype(np.float32)
-    alpha = _along(crop, _resize(weights, full), _resize(255 * offset, full))
+    alpha = _along(crop, resized(weights, full), resized(255 * offset, full))
     alpha -= probability  # in place, here and in `_along`: new arrays of this size cost as much as the sums
-    alpha *= _resize(believed, full)
+    alpha *= resized(believed, full)
     alpha += probability
     alpha = cv2.convertScaleAbs(alpha)  # rounds to 8 bits
-    alpha = cv2.multiply(cv2.max(alpha, _resize(head, full)), 255 - _resize(wall, full), scale=1 / 255)
+    alpha = cv2.multiply(cv2.max(alpha, resized(head, full)), 255 - resized(wall, full), scale=1 / 255)
     alpha = cv2.max(cv2.multiply(alpha, within(limits.ceiling, full), scale=1 / 255), within(limits.floor, full))
     return Matte((width, height), box, zlib.compress(alpha.tobytes(), _PACK_EFFORT), background)
 
@@ -198,7 +199,7 @@ def _colors(
     offset = -np.einsum("hwc,hwc->hw", weights, back.mean) - back_end / between
     # Where the limits thin the head out, its colour holds nothing of the wall. A grid point reaches as far as the next one.
     whole = cv2.erode(np.where(ceiling == 255, np.float32(1), np.float32(0)), np.ones((3 * _COARSE + 1,) * 2, np.uint8))
-    background = np.concatenate([np.clip(back.mean, 0, 1), (believed * _resize(whole, believed.shape[::-1]))[..., None]], -1)
+    background = np.concatenate([np.clip(back.mean, 0, 1), (believed * resized(whole, believed.shape[::-1]))[..., None]], -1)
     return weights, offset, believed, (background * 255 + 0.5).astype(np.uint8)
 
 
@@ -237,9 +238,9 @@ def _spread(x: np.ndarray, sigma_px: float) -> tuple[np.ndarray, np.ndarray]:
     the same without the first scale."""
     cv2, levels = import_opencv(), []
     for shrink in (_COARSE, 4, 4):
-        x = _resize(x, (-(-x.shape[1] // shrink), -(-x.shape[0] // shrink)))
+        x = resized(x, (-(-x.shape[1] // shrink), -(-x.shape[0] // shrink)))
         levels.append(cv2.GaussianBlur(x, (0, 0), max(sigma_px, 0.5), borderType=cv2.BORDER_CONSTANT).reshape(x.shape))
-    near, far, farthest = (_resize(level, levels[0].shape[1::-1]) for level in levels)
+    near, far, farthest = (resized(level, levels[0].shape[1::-1]) for level in levels)
     wide = far + np.float32(_FARTHER) * farthest
     return near + np.float32(_FARTHER) * wide, wide
 
@@ -251,13 +252,3 @@ def _along(crop: UInt8[np.ndarray, "H W 3"], weights: np.ndarray, offset: np.nda
     along = cv2.transform(cv2.multiply(colors, weights, dst=colors), np.ones((1, 3), np.float32)).reshape(offset.shape)
     along += offset
     return np.clip(along, 0, 255, out=along)
-
-
-def _resize(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """`x` [h, w] or [h, w, C], C at most 4, at `size` (width, height): means where it shrinks, linear where it grows."""
-    cv2, out = import_opencv(), x
-    while out.shape[1] >= 2 * size[0] and out.shape[0] >= 2 * size[1]:  # several times as fast as any factor at once
-        out = cv2.resize(out, (out.shape[1] // 2, out.shape[0] // 2), interpolation=cv2.INTER_AREA)
-    if out.shape[1::-1] != size:
-        out = cv2.resize(out, size, interpolation=cv2.INTER_LINEAR)
-    return out.reshape(size[1], size[0], *x.shape[2:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -54,13 +55,19 @@ def _threads() -> int:
 def one_thread() -> Iterator[None]:
     """Many small matrix products: torch's threads cost more than they give, and one of them makes the result the same everywhere.
 
-    The number is the process's, so one caller at a time: two clips tracked by two threads of a process take turns here. May be nested,
-    but not within functions that `side_by_side` runs.
+    OpenCV, where it has been imported, has one thread as well: beside workers of ours its own wait for work that never comes, by turning
+    over (a fifth of the processor time of mattes). The numbers are the process's, so one caller at a time: two clips tracked by two threads
+    of a process take turns here. May be nested, but not within functions that `side_by_side` runs.
     """
     with _ALONE:
-        n = torch.get_num_threads()
+        cv2, n = sys.modules.get("cv2"), torch.get_num_threads()
+        n_opencv = cv2.getNumThreads() if cv2 else 0
         torch.set_num_threads(1)
+        if cv2:
+            cv2.setNumThreads(1)
         try:
             yield
         finally:
             torch.set_num_threads(n)
+            if cv2:
+                cv2.setNumThreads(n_opencv)

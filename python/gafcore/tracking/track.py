@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,14 @@ from gafcore.tracking.detect import detect
 from gafcore.tracking.detections import Detections
 from gafcore.tracking.mask import head_limits
 from gafcore.tracking.matte import Matte, head_mattes
-from gafcore.tracking.models import ModelFiles, find_models, import_opencv
+from gafcore.tracking.models import ModelFiles, find_models, import_mediapipe, import_opencv
 from gafcore.tracking.overlay import write_overlay_sheet, write_overlay_video
 from gafcore.tracking.report import report
 from gafcore.tracking.setup import LANDMARKS
 from gafcore.tracking.solve import Solution, solve
 from gafcore.types import Capture
+
+_STAGES = ("read", "detect", "solve", "refine", "head mask", "matte")  # one after the other; detection's own parts overlap
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,14 @@ class Track:
     report: dict[str, Any]
 
 
-def track(clip: Clip, rig: Rig, config: TrackConfig | None = None, *, models: ModelFiles | None = None) -> Track:
+def track(clip: Clip, rig: Rig, config: TrackConfig | None = None, *, models: ModelFiles | None = None, reading_s: float = 0.0) -> Track:
     """Fit `rig` to every frame of `clip`: landmarks and masks, a least-squares solve, poses by points of the whole head, mattes.
 
     Args:
         clip: gafcore.captures.video.read gives one.
         rig: Must have MediaPipe landmarks.
         models: Where MediaPipe's files are; by default as `find_models(config.models)` finds them.
+        reading_s: Seconds that reading the clip took, for the report.
 
     Raises:
         MissingError: MediaPipe or a model file is absent.
@@ -57,10 +61,9 @@ def track(clip: Clip, rig: Rig, config: TrackConfig | None = None, *, models: Mo
     config = config or TrackConfig()
     if LANDMARKS not in rig.landmarks or len(rig.landmarks[LANDMARKS].indices) == 0:
         raise InputError(f"rig {rig.name!r} has no {LANDMARKS} landmarks, so it cannot be tracked")
-    if config.refine or config.matte:
-        import_opencv()  # said before the work, not after it
+    import_opencv()  # said before the work, not after it
     detections = detect(clip, models or find_models(config.models), max_frames=config.max_frames, min_confidence=config.min_confidence)
-    seconds = dict(detections.seconds)
+    seconds = {"read": reading_s, **detections.seconds}
     start = time.perf_counter()
     solver = config.solver
     if config.refine:  # `adjust` goes on from there
@@ -80,7 +83,7 @@ def track(clip: Clip, rig: Rig, config: TrackConfig | None = None, *, models: Mo
         start = time.perf_counter()
         masks = head_mattes(clip, detections, limits)
         seconds["matte"] = time.perf_counter() - start
-    seconds["total"] = sum(seconds.get(stage, 0.0) for stage in ("detect", "solve", "refine", "head mask", "matte"))
+    seconds["total"] = sum(seconds.get(stage, 0.0) for stage in _STAGES)
     capture = assemble(clip, detections, rig, solution, masks, split=config.split)
     return Track(capture, detections, solution, report(detections, solution, seconds))
 
@@ -94,9 +97,13 @@ def track_to_folder(clip_path: str | Path, out: str | Path, config: TrackConfig 
     check_target(out)
     config = config or TrackConfig()
     models = find_models(config.models)
-    rig = load_rig(config.rig)
+    with ThreadPoolExecutor(1) as pool:  # MediaPipe takes a second to import
+        importing = pool.submit(import_mediapipe)
+        rig = load_rig(config.rig)
+        importing.result()
+    start = time.perf_counter()
     clip = video.read(clip_path, max_frames=config.max_frames)
-    tracked = track(clip, rig, config, models=models)
+    tracked = track(clip, rig, config, models=models, reading_s=time.perf_counter() - start)
     out = Path(out)
     vhap.write(tracked.capture, out)
     write_json(out / "report.json", tracked.report)

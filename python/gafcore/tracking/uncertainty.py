@@ -36,11 +36,11 @@ def _scores(problem: Problem, minimum: Minimum) -> Float[Tensor, "L S+1"]:
         part, theta, shared = problem.frames(frames), minimum.theta[frames], minimum.shared
         line = linearise(problem.model, theta, shared[:-1], shared[-1].exp(), problem.centre, shared=True, weigh=part.weigh)
         assert line.weights is not None and line.shared is not None
-        error = part.errors(line.pixels) * line.weights[..., None]
+        error = part.errors(line.pixels) * line.weights[..., None]  # [T, L, 2]
         by_frame, by_shared = line.frame.flatten(1, 2), line.shared.flatten(1, 2)
         normal = by_frame.mT @ by_frame + torch.diag_embed(problem.prior_precision[frames])
         follows = torch.linalg.solve(normal, by_frame.mT @ by_shared)
-        free = (by_shared - by_frame @ follows).unflatten(1, (-1, 2))
-        return torch.einsum("tlis,tli->ls", free, error)
+        pull = lambda jacobian: (jacobian.unflatten(1, (-1, 2)) * error[..., None]).sum(2)  # noqa: E731
+        return (pull(by_shared) - pull(by_frame) @ follows).sum(0)
 
     return torch.stack(side_by_side(scores, range(0, len(minimum.theta), _CHUNK))).sum(0)
