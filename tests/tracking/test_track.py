@@ -42,7 +42,7 @@ def test_a_portrait_becomes_a_capture(test_data, setting, tmp_path):
 
 def test_the_matte_is_a_stage_that_can_be_left_out(test_data, setting, monkeypatch):
     clip, rig = video.read(test_data("portraits/astronaut.png")), load_rig(setting.rig)
-    with_matte = track(clip, rig, setting)
+    with_matte = track(clip, rig, setting, reading_s=1.0)
     stages = with_matte.report["ms_a_frame"]
     assert stages["matte"] > 0
     counted = sum(stages.get(stage, 0) for stage in ("read", "detect", "solve", "refine", "head mask", "matte"))

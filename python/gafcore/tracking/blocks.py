@@ -57,13 +57,13 @@ def _chain(diagonal: Tensor, coupling: Tensor, right: Tensor) -> Tensor:
     """Block Thomas algorithm from both ends at once: eliminate towards the middle frame, substitute back from it."""
     middle = len(diagonal) // 2
     halves = [range(middle), range(len(diagonal) - 1, middle, -1)]
-    eliminated = side_by_side(lambda order: _eliminate(diagonal, coupling, right, order, middle), halves)
+    eliminated: list[_Half] = side_by_side(lambda order: _eliminate(diagonal, coupling, right, order, middle), halves)
     block, reduced = diagonal[middle], right[middle]
     for half in eliminated:
         block, reduced = block - half.block, reduced + half.right
     at_middle = torch.cholesky_solve(reduced, torch.linalg.cholesky(block))
-    before, after = side_by_side(lambda half: _substitute(half, coupling, at_middle), eliminated)
-    return torch.stack([*before[::-1], at_middle, *after])
+    solved: list[list[Tensor]] = side_by_side(lambda half: _substitute(half, coupling, at_middle), eliminated)
+    return torch.stack([*solved[0][::-1], at_middle, *solved[1]])
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,7 @@ def detect(clip: Clip, models: ModelFiles, *, max_frames: int | None = None, min
     if n == 0:
         raise InputError(f"{clip.name}: the clip has no frames")
     times = np.array([float(clip.times_s[i]) for i in range(n)], np.float32)
+    import_mediapipe()  # takes a second, once a process: not counted
     clock = {"decode": 0.0, "landmarks": 0.0, "mask": 0.0}
     begin = time.perf_counter()
     with ExitStack() as stack:

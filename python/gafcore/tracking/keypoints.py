@@ -28,13 +28,13 @@ from gafcore.tracking.solve import Solution
 from gafcore.tracking.threads import as_they_come, workers
 from gafcore.types import Camera
 
-_FACE_PX = 150  # faces are scaled to about this size
+_FACE_PX = 150  # faces are scaled to about this size: 100 to 225
 _KEYS, _NEAR = 12, 4  # key frames of a shot; those that a frame is compared with
 _KEY_APART_RAD = 0.03  # key frames of more similar poses say the same
 _HAIR, _SKIN = 80, 40  # points of each in a key frame
 _QUALITY, _APART_PX = 0.02, 4  # of the corners
 _CONTRAST = 4.0  # limit of the adaptive histogram equalisation
-_WINDOW, _LEVELS = 11, 1  # of Lucas and Kanade's method, px and halvings: it finds what is as far off as `_SEARCH`
+_WINDOW, _LEVELS = 11, 1  # of Lucas and Kanade's method, px and halvings: a second one finds no more (docs/tracking.md)
 _STEPS, _STILL_PX = 10, 0.03  # of it on each level, and the move at which it stops
 _RETURN_PX = 0.5  # at that size; a point that does not come back to where it came from is lost
 _SEARCH = 0.08  # in face sizes: further from where it is expected it is another point
@@ -131,7 +131,7 @@ def face_size(detections: Detections, frames: list[int]) -> float:
 
 
 def _size(detections: Detections, face_px: float) -> tuple[int, int]:
-    """Width and height at which points are followed: the clip's by a whole number, which is exact and fast."""
+    """Width and height at which points are followed: the clip's by a whole number, which is fast, and exact where it divides both."""
     shrink = max(1, round(face_px / _FACE_PX))
     return max(1, round(detections.width / shrink)), max(1, round(detections.height / shrink))
 

@@ -63,13 +63,12 @@ class Problem:
 
 @dataclass(frozen=True)
 class Minimum:
-    """Where the solver stopped. `shared_information` is the inverse covariance of the shared unknowns, the frames' eliminated."""
+    """Where the solver stopped."""
 
     theta: Float[Tensor, "T P"]
     shared: Float[Tensor, "S+1"]
     cost: float
     steps: int
-    shared_information: Float[Tensor, "S+1 S+1"] | None
 
 
 def cost(problem: Problem, theta: Tensor, shared: Tensor) -> float:
@@ -175,7 +174,7 @@ def _moved(
 ) -> tuple[Tensor, Tensor]:
     """The parameters after a step. Distance follows the focal length exactly: the valley of equal pictures is curved in these two.
 
-    What would leave its bounds stops at them for this step: the equations did not know of the bound, the next step's will.
+    What would leave its bounds stops at them for this step: the equations did not know of the bound.
     """
     trial = torch.where(problem.bounded & ~held, (theta + step).clamp(0, 1), theta + step)
     if shared_step is None:
@@ -185,19 +184,29 @@ def _moved(
     return trial, torch.cat([shared[:-1] + shared_step[:-1], shared[-1:] + log_ratio])
 
 
+def shared_information(problem: Problem, minimum: Minimum) -> Float[Tensor, "S+1 S+1"]:
+    """Inverse covariance of the shared unknowns at the minimum, the frames' eliminated."""
+    problem = problem.fitted()
+    system = _landmark_terms(problem, problem.model.to(torch.float32), minimum.theta, minimum.shared)
+    _add_priors(problem, system, minimum.theta, minimum.shared)
+    information = _step(problem, system, damping=0.0)[2]
+    assert information is not None
+    return information
+
+
 def minimise(problem: Problem, theta: Float[Tensor, "T P"], shared: Float[Tensor, "S+1"], iterations: int) -> Minimum:
     """Levenberg-Marquardt from (theta, shared), float64. Stops after `iterations` accepted steps, or when the cost stands still."""
     problem = problem.fitted()
     single = problem.model.to(torch.float32)
     best = cost(problem, theta, shared)
-    damping, steps, information = _DAMPING, 0, None
+    damping, steps = _DAMPING, 0
     system: _System | None = None
     while steps < iterations and damping < _DAMPING_LIMIT:
         if system is None:
             system = _landmark_terms(problem, single, theta, shared)
             _add_priors(problem, system, theta, shared)
         try:
-            step, shared_step, schur = _step(problem, system, damping)
+            step, shared_step, _ = _step(problem, system, damping)
         except torch.linalg.LinAlgError:
             damping *= 8
             continue
@@ -207,8 +216,8 @@ def minimise(problem: Problem, theta: Float[Tensor, "T P"], shared: Float[Tensor
             damping *= 8
             continue
         gain, best = best - value, value
-        theta, shared, information = trial, trial_shared, schur
+        theta, shared = trial, trial_shared
         damping, steps, system = damping / 5, steps + 1, None
         if gain < _CONVERGED * best:
             break
-    return Minimum(theta, shared, best, steps, information)
+    return Minimum(theta, shared, best, steps)

@@ -61,6 +61,8 @@ def one_thread() -> Iterator[None]:
     """
     with _ALONE:
         cv2, n = sys.modules.get("cv2"), torch.get_num_threads()
+        if not hasattr(cv2, "setNumThreads"):  # absent, or another thread is importing it
+            cv2 = None
         n_opencv = cv2.getNumThreads() if cv2 else 0
         torch.set_num_threads(1)
         if cv2:

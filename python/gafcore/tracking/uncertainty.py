@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gafcore.tracking.jacobian import linearise
-from gafcore.tracking.least_squares import Minimum, Problem
+from gafcore.tracking.least_squares import Minimum, Problem, shared_information
 from gafcore.tracking.threads import side_by_side
 
 _CHUNK = 5  # frames whose Jacobians, in float64 here, a thread makes at once
@@ -20,8 +20,7 @@ def focal_sigma(problem: Problem, minimum: Minimum) -> float:
     takes errors for independent and comes out several times too sure, so this is a sandwich estimate with each landmark's errors over the
     clip as one cluster (Liang and Zeger 1986), enlarged for neighbouring landmarks as the data weight is; the priors count as observed.
     """
-    information = minimum.shared_information
-    assert information is not None
+    information = shared_information(problem, minimum)
     scores = _scores(problem, minimum)
     meat = scores.T @ scores / problem.data_weight + torch.diag(problem.shared_precision)
     row = torch.linalg.solve(information, torch.eye(len(information), dtype=information.dtype)[-1])
