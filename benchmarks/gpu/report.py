@@ -10,6 +10,7 @@ from gafcore.files import atomic_path, read_json
 
 PARTS = ("build", "peers", "test", "sanitize", "ops", "rasterize", "scale", "profile", "attention", "diffusion", "fit")
 FIGURES = ("name", "median_ms", "iqr_ms", "min_ms", "calls", "peak_mb", "gb_per_s", "bytes", "host_ms", "error")
+FIGURES += ("frames_per_s", "frames_per_s_iqr")
 
 
 def parts_table(folder: Path) -> list[str]:
@@ -28,14 +29,15 @@ def parts_table(folder: Path) -> list[str]:
 
 def suite_table(report: dict[str, Any]) -> list[str]:
     copy = report["gpu"]["copy_gb_per_s"]
-    lines = ["| benchmark | | median ms | IQR ms | peak MB | share of copy bandwidth |", "|---|---|---|---|---|---|"]
+    lines = ["| benchmark | | median ms | IQR ms | peak MB | share of copy bandwidth | frames a second |", "|---|---|---|---|---|---|---|"]
     for r in report["results"]:
         facts = ", ".join(f"{k} {v}" for k, v in r.items() if k not in FIGURES)
         if "error" in r:
-            lines.append(f"| {r['name']} | {facts} | failed: {r['error']} | | | |")
+            lines.append(f"| {r['name']} | {facts} | failed: {r['error']} | | | | |")
             continue
         share = f"{100 * r['gb_per_s'] / copy:.0f} %" if "gb_per_s" in r else ""
-        lines.append(f"| {r['name']} | {facts} | {r['median_ms']:.4f} | {r['iqr_ms']:.4f} | {r['peak_mb']:.1f} | {share} |")
+        rate = f"{r['frames_per_s']:.0f} +- {r['frames_per_s_iqr']:.0f}" if "frames_per_s" in r else ""
+        lines.append(f"| {r['name']} | {facts} | {r['median_ms']:.4f} | {r['iqr_ms']:.4f} | {r['peak_mb']:.1f} | {share} | {rate} |")
     return lines
 
 

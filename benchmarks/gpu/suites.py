@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.gpu.animation import animation_rows
 from benchmarks.gpu.measure import gpu_facts, replayed, row
 from gafcore import bind_triangles, interpolate, photometric_loss, rasterization, rasterize_mesh
 from gafcore.cameras import from_angles
@@ -25,7 +26,7 @@ from tests.cases.images import ImageCase
 from tests.cases.meshes import sphere
 from tests.cases.rasterization import NAMES, head_ball
 
-SIZES = {"512x512": (512, 512), "802x550": (802, 550), "1024x1024": (1024, 1024)}
+SIZES = {"512x512": (512, 512), "802x550": (802, 550), "1024x1024": (1024, 1024)}  # height, width
 COUNTS = (10_000, 50_000, 100_000, 300_000)
 Rows = list[dict[str, object]]
 
@@ -265,7 +266,7 @@ def scale_rows() -> Rows:
 SUITES: dict[str, list[Callable[[], Rows]]] = {
     "ops": [binding_rows, loss_rows, mesh_rows, adam_rows],
     "rasterize": rasterizer_grid(),
-    "scale": [scale_rows],
+    "scale": [scale_rows, animation_rows],
 }
 
 
