@@ -6,6 +6,7 @@
 #include "ops/bind_triangles.h"
 #include "ops/device.h"
 #include "ops/interpolate.h"
+#include "ops/linear_blend_skinning.h"
 #include "ops/photometric_loss.h"
 #include "ops/rasterization.h"
 #include "ops/rasterize_mesh.h"
@@ -22,6 +23,8 @@ GAF_NO_CUDA(bind_triangles_fwd, BindTrianglesArgs)
 GAF_NO_CUDA(bind_triangles_bwd, BindTrianglesArgs)
 GAF_NO_CUDA(interpolate_fwd, InterpolateArgs)
 GAF_NO_CUDA(interpolate_bwd, InterpolateArgs)
+GAF_NO_CUDA(linear_blend_skinning_fwd, LinearBlendSkinningArgs)
+GAF_NO_CUDA(linear_blend_skinning_bwd, LinearBlendSkinningArgs)
 GAF_NO_CUDA(photometric_loss_fwd, PhotometricLossArgs)
 GAF_NO_CUDA(photometric_loss_bwd, PhotometricLossArgs)
 GAF_NO_CUDA(rasterization_project_fwd, RasterizationProjectArgs)

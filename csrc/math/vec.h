@@ -56,6 +56,28 @@ GAF_HD Vec3<T> operator*(const Mat3<T>& m, Vec3<T> v) { return m.c0 * v.x + m.c1
 template <class T>
 GAF_HD Vec3<T> transpose_mul(const Mat3<T>& m, Vec3<T> v) { return {dot(m.c0, v), dot(m.c1, v), dot(m.c2, v)}; }
 
+template <class T>
+GAF_HD Mat3<T> operator-(const Mat3<T>& a, const Mat3<T>& b) { return {a.c0 - b.c0, a.c1 - b.c1, a.c2 - b.c2}; }
+template <class T>
+GAF_HD Mat3<T>& operator+=(Mat3<T>& a, const Mat3<T>& b) { return a = {a.c0 + b.c0, a.c1 + b.c1, a.c2 + b.c2}; }
+template <class T>
+GAF_HD Mat3<T> operator*(const Mat3<T>& a, T s) { return {a.c0 * s, a.c1 * s, a.c2 * s}; }
+template <class T>
+GAF_HD Mat3<T> operator*(const Mat3<T>& a, const Mat3<T>& b) { return {a * b.c0, a * b.c1, a * b.c2}; }
+
+// transpose(a) * b
+template <class T>
+GAF_HD Mat3<T> transpose_mul(const Mat3<T>& a, const Mat3<T>& b) {
+  return {transpose_mul(a, b.c0), transpose_mul(a, b.c1), transpose_mul(a, b.c2)};
+}
+
+// a * transpose(b)
+template <class T>
+GAF_HD Mat3<T> mul_transpose(const Mat3<T>& a, const Mat3<T>& b) {
+  return {a.c0 * b.c0.x + a.c1 * b.c1.x + a.c2 * b.c2.x, a.c0 * b.c0.y + a.c1 * b.c1.y + a.c2 * b.c2.y,
+          a.c0 * b.c0.z + a.c1 * b.c1.z + a.c2 * b.c2.z};
+}
+
 // Gradient of m * v with respect to m, added to v_m.
 template <class T>
 GAF_HD void matvec_vjp_mat(Vec3<T> v, Vec3<T> v_out, Mat3<T>& v_m) {

@@ -12,6 +12,7 @@ void define_scratch(pybind11::module_&);
 void define_adam(const Modules&);
 void define_bind_triangles(const Modules&);
 void define_interpolate(const Modules&);
+void define_linear_blend_skinning(const Modules&);
 void define_photometric_loss(const Modules&);
 void define_rasterization(const Modules&);
 void define_rasterize_mesh(const Modules&);

@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-from gafcore.ops import bind_triangles, interpolate, photometric_loss, rasterization, rasterize_mesh
+from gafcore.ops import bind_triangles, interpolate, linear_blend_skinning, photometric_loss, rasterization, rasterize_mesh
 
 __version__ = "0.1.0"
 
@@ -18,7 +18,7 @@ _LATER = {
     "track": "gafcore.tracking",
     "TrackConfig": "gafcore.tracking",
 }
-__all__ = ["bind_triangles", "interpolate", "photometric_loss", "rasterization", "rasterize_mesh", *_LATER]
+__all__ = ["bind_triangles", "interpolate", "linear_blend_skinning", "photometric_loss", "rasterization", "rasterize_mesh", *_LATER]
 
 
 def __getattr__(name: str) -> Any:

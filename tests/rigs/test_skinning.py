@@ -43,28 +43,6 @@ def test_child_joint_follows_its_parent():
     torch.testing.assert_close(point, torch.tensor([0.0, 2.0, 0.0]), rtol=0, atol=1e-6)
 
 
-def test_skinning_in_parts_equals_skinning_at_once(monkeypatch):
-    g = torch.Generator().manual_seed(0)
-    vertices, weights = torch.randn(7, 5, 3, generator=g), torch.softmax(torch.randn(5, 2, generator=g), -1)
-    rotations, translations = torch.randn(7, 2, 3, 3, generator=g), torch.randn(7, 2, 3, generator=g)
-    whole = skinning.linear_blend_skinning(vertices, weights, rotations, translations)
-    monkeypatch.setattr(skinning, "_BLEND_FLOATS", 2 * 12 * 5)
-    torch.testing.assert_close(skinning.linear_blend_skinning(vertices, weights, rotations, translations), whole)
-
-
-def test_skinning_of_no_frames_and_no_vertices():
-    assert skinning.linear_blend_skinning(torch.zeros(0, 5, 3), torch.ones(5, 1), torch.zeros(0, 1, 3, 3), torch.zeros(0, 1, 3)).shape == (
-        0,
-        5,
-        3,
-    )
-    assert skinning.linear_blend_skinning(torch.zeros(2, 0, 3), torch.ones(0, 1), torch.zeros(2, 1, 3, 3), torch.zeros(2, 1, 3)).shape == (
-        2,
-        0,
-        3,
-    )
-
-
 def test_blend_with_no_shapes_is_the_base():
     base = torch.randn(4, 3)
     torch.testing.assert_close(skinning.blend(base, torch.zeros(0, 4, 3), torch.zeros(2, 0)), base.expand(2, 4, 3))

@@ -29,6 +29,7 @@ PYBIND11_MODULE(_simt, m) {
   gaf::define_adam(modules);
   gaf::define_bind_triangles(modules);
   gaf::define_interpolate(modules);
+  gaf::define_linear_blend_skinning(modules);
   gaf::define_photometric_loss(modules);
   gaf::define_rasterization(modules);
   gaf::define_rasterize_mesh(modules);

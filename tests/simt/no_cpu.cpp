@@ -5,6 +5,7 @@
 #include "cpu/scratch.h"
 #include "ops/bind_triangles.h"
 #include "ops/interpolate.h"
+#include "ops/linear_blend_skinning.h"
 #include "ops/photometric_loss.h"
 #include "ops/rasterization.h"
 #include "ops/rasterize_mesh.h"
@@ -22,6 +23,8 @@ SIMT_NO_CPU(void, bind_triangles_fwd, BindTrianglesArgs)
 SIMT_NO_CPU(void, bind_triangles_bwd, BindTrianglesArgs)
 SIMT_NO_CPU(void, interpolate_fwd, InterpolateArgs)
 SIMT_NO_CPU(void, interpolate_bwd, InterpolateArgs)
+SIMT_NO_CPU(void, linear_blend_skinning_fwd, LinearBlendSkinningArgs)
+SIMT_NO_CPU(void, linear_blend_skinning_bwd, LinearBlendSkinningArgs)
 SIMT_NO_CPU(void, photometric_loss_fwd, PhotometricLossArgs)
 SIMT_NO_CPU(void, photometric_loss_bwd, PhotometricLossArgs)
 SIMT_NO_CPU(void, rasterization_project_fwd, RasterizationProjectArgs)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gafcore import bind_triangles, interpolate, photometric_loss, rasterize_mesh
+from gafcore import bind_triangles, interpolate, linear_blend_skinning, photometric_loss, rasterize_mesh
 from tests.cases.bindings import BindingCase, binding_cases
 from tests.cases.images import ImageCase, image_cases, small_image_cases
 from tests.cases.meshes import mesh_cases
+from tests.cases.skinning import HEAD, SkinningCase, skinning_cases
 from tests.simt.emulator import KIND, emulated
 from tests.simt.parity import assert_parity
 
@@ -39,6 +40,25 @@ def test_bind_triangles_of_nothing() -> None:
     none = torch.zeros(0, dtype=torch.int64)
     empty = (vertices, torch.zeros(0, 3), torch.zeros(0, 4), torch.zeros(0, 3))
     assert_parity(lambda v, *x: bind_triangles(v, faces, none, *x), empty, (0, 1), orders=("fifo",))
+
+
+@pytest.mark.parametrize(
+    "case", some([*skinning_cases(), SkinningCase("nothing", 2, 0, HEAD)], lambda c: c.n_batch * c.n_vertices, 300), ids=str
+)
+def test_linear_blend_skinning(case: SkinningCase) -> None:
+    vertices, weights, *rest = case.inputs(FLOAT)
+
+    def call(vertices, axis_angles, joints, translations):
+        return (linear_blend_skinning(vertices, weights, axis_angles, joints, case.parents, translations),)
+
+    assert_parity(call, (vertices, *rest), (0, 1, 2, 3), orders=ORDERS)
+
+
+def test_linear_blend_skinning_of_too_many_joints() -> None:
+    case = SkinningCase("too-many", 1, 2, (-1, *range(512)))
+    with emulated(), pytest.raises(ValueError, match="on a GPU at most 512 joints and 65535 poses, got 513 and 1"):
+        vertices, weights, axis_angles, joints, translations = case.inputs(FLOAT)
+        linear_blend_skinning(vertices, weights, axis_angles, joints, case.parents, translations)
 
 
 @pytest.mark.parametrize("padding", ["zeros", "valid"])

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from gafcore.rigs.skinning import axis_angle_to_matrix, blend, joint_transforms, linear_blend_skinning
+from gafcore.ops import linear_blend_skinning
+from gafcore.rigs.skinning import axis_angle_to_matrix, blend, joint_transforms
 from gafcore.types import LandmarkEmbedding, Mesh, RigParams
 
 JOINT_NAMES = ("root", "neck", "jaw", "left_eye", "right_eye")
@@ -73,23 +74,23 @@ class Rig:
             ValueError: A parameter's size does not fit this rig.
         """
         self._check(params)
-        rotations = self._rotations(params)
+        axis_angles = self._axis_angles(params)
         template, shape_basis, expr_basis, weights, pose_basis = self._rows(subset)
         base = torch.addmv(template.flatten(), shape_basis.flatten(1).T, params.shape).view(-1, 3)
         if params.static_offset is not None:
             base = base + (params.static_offset if subset is None else params.static_offset[subset])
         vertices = blend(base, expr_basis, params.expr)
         if pose_basis is not None:
-            identity = torch.eye(3, dtype=rotations.dtype, device=rotations.device)
-            vertices = vertices + blend(torch.zeros_like(base), pose_basis, (rotations[:, 1:] - identity).flatten(1))
-        transforms = joint_transforms(rotations, self.rest_joints(params), self.joint_parents)
-        return linear_blend_skinning(vertices, weights, *transforms) + params.translation[:, None]
+            identity = torch.eye(3, dtype=base.dtype, device=base.device)
+            turns = axis_angle_to_matrix(axis_angles[:, 1:]) - identity
+            vertices = vertices + blend(torch.zeros_like(base), pose_basis, turns.flatten(1))
+        return linear_blend_skinning(vertices, weights, axis_angles, self.rest_joints(params), self.joint_parents, params.translation)
 
     def joint_positions(self, params: RigParams) -> Float[Tensor, "B J 3"]:
         """Where the joints are after posing, metres."""
         self._check(params)
         joints = self.rest_joints(params)
-        rotation, translation = joint_transforms(self._rotations(params), joints, self.joint_parents)
+        rotation, translation = joint_transforms(axis_angle_to_matrix(self._axis_angles(params)), joints, self.joint_parents)
         return (rotation @ joints[..., None])[..., 0] + translation + params.translation[:, None]
 
     def mesh(self, params: RigParams) -> Mesh:
@@ -155,9 +156,8 @@ class Rig:
         return self.template[subset], self.shape_basis[:, subset], self.expr_basis[:, subset], self.skin_weights[subset], pose_basis
 
     @staticmethod
-    def _rotations(params: RigParams) -> Float[Tensor, "B 5 3 3"]:
-        poses = torch.cat([params.rotation, params.neck_pose, params.jaw_pose, params.eyes_pose], -1)
-        return axis_angle_to_matrix(poses.unflatten(-1, (5, 3)))
+    def _axis_angles(params: RigParams) -> Float[Tensor, "B 5 3"]:
+        return torch.cat([params.rotation, params.neck_pose, params.jaw_pose, params.eyes_pose], -1).unflatten(-1, (5, 3))
 
     def _embedding(self, name: str) -> LandmarkEmbedding:
         if name not in self.landmarks:

@@ -1,4 +1,4 @@
-"""Posing a mesh: rotations from axis-angle, blendshapes as one product, forward kinematics and linear blend skinning.
+"""Posing: rotations from axis-angle, blendshapes as one product, forward kinematics. (`gafcore.linear_blend_skinning` moves the mesh.)
 
 Pure functions of float tensors, batched over B timesteps and differentiable everywhere, zero rotation included.
 """
@@ -13,9 +13,6 @@ from torch import Tensor
 
 # Below this squared angle sin(t)/t and (1 - cos t)/t^2 come from their series: exact to double precision, and smooth at zero.
 _SERIES_BELOW = 1e-2
-
-# Skinning blends a 3x4 matrix per vertex; this many floats of them at a time stay in the cache of a small machine.
-_BLEND_FLOATS = 1 << 21
 
 
 def axis_angle_to_matrix(rotation: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B 3 3"]:
@@ -69,21 +66,3 @@ def joint_transforms(
         world_rotations.append(world_rotations[parent] @ rotations[:, j])
     rotation, position = torch.stack(world_rotations, 1), torch.stack(world_positions, 1)
     return rotation, position - (rotation @ joints[..., None])[..., 0]
-
-
-def linear_blend_skinning(
-    vertices: Float[Tensor, "B V 3"],
-    weights: Float[Tensor, "V J"],
-    rotations: Float[Tensor, "B J 3 3"],
-    translations: Float[Tensor, "B J 3"],
-) -> Float[Tensor, "B V 3"]:
-    """Every vertex moved by the weighted mean of its joints' transforms."""
-    n_frames, n_vertices = vertices.shape[:2]
-    transforms = torch.cat([rotations, translations[..., None]], -1).flatten(2)  # [B, J, 12]
-    frames = max(1, _BLEND_FLOATS // (12 * max(n_vertices, 1)))
-    parts = []
-    for start in range(0, n_frames, frames):
-        x = vertices[start : start + frames]
-        blended = (weights @ transforms[start : start + frames]).unflatten(-1, (3, 4))  # [b, V, 3, 4]
-        parts.append((blended[..., :3] * x[..., None, :]).sum(-1) + blended[..., 3])
-    return torch.cat(parts) if parts else vertices
