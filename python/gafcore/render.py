@@ -94,6 +94,8 @@ class CompiledRenderer:
         self._background = avatar.means.new_ones(3) if background is None else background.to(avatar.means)
         self._params = self._avatar.rig.neutral(n_poses)
         self._cameras = [Camera(avatar.means.new_zeros(4, 4), avatar.means.new_zeros(3, 3), width, height) for _ in range(n_views)]
+        self._inputs = [x for camera in self._cameras for x in (camera.viewmat, camera.K)]
+        self._inputs += [getattr(self._params, name) for name in _MOVING]
         self._capture = capture if (device.type == "cuda" if graph is None else graph) else None
         self._replay: Callable[[], None] | None = None
         self._counts = torch.zeros(1, dtype=torch.int64, pin_memory=device.type == "cuda")
@@ -132,11 +134,8 @@ class CompiledRenderer:
             )
         if len(params) != len(self._params):
             raise ValueError(f"expected {len(self._params)} pose(s), got {len(params)}; make another CompiledRenderer")
-        for mine, given in zip(self._cameras, cameras, strict=True):
-            mine.viewmat.copy_(given.viewmat, non_blocking=True)
-            mine.K.copy_(given.K, non_blocking=True)
-        for name in _MOVING:
-            getattr(self._params, name).copy_(getattr(params, name), non_blocking=True)
+        new = [x for camera in cameras for x in (camera.viewmat, camera.K)] + [getattr(params, name) for name in _MOVING]
+        torch._foreach_copy_(self._inputs, new, non_blocking=True)  # one launch where both are on the GPU
 
     def _draw(self) -> Render:
         out = draw(pose(self._avatar, self._params), self._cameras, self._background)
