@@ -11,7 +11,9 @@ from gafcore.rigs.skinning import axis_angle_to_matrix, joint_transforms
 from tests.cases.skinning import HEAD, SkinningCase
 
 
-def in_torch(vertices: Tensor, weights: Tensor, axis_angles: Tensor, joints: Tensor, parents: tuple[int, ...], translations: Tensor) -> Tensor:
+def in_torch(
+    vertices: Tensor, weights: Tensor, axis_angles: Tensor, joints: Tensor, parents: tuple[int, ...], translations: Tensor
+) -> Tensor:
     rotations, moved = joint_transforms(axis_angle_to_matrix(axis_angles), joints, parents)
     transforms = torch.cat([rotations, moved[..., None]], -1).flatten(2)
     blended = (weights @ transforms).unflatten(-1, (3, 4))

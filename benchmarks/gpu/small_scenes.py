@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from gafcore import bind_triangles, interpolate, photometric_loss, rasterization, rasterize_mesh
+from gafcore import bind_triangles, interpolate, linear_blend_skinning, photometric_loss, rasterization, rasterize_mesh
 from tests.cases.bindings import binding_cases
 from tests.cases.images import image_cases
 from tests.cases.meshes import mesh_cases
 from tests.cases.rasterization import scenes
+from tests.cases.skinning import skinning_cases
 
 
 def moved(inputs):
@@ -19,6 +20,9 @@ def moved(inputs):
 def main() -> None:
     for case in binding_cases():
         sum(x.sum() for x in bind_triangles(*moved(case.inputs(torch.float32)))).backward()
+    for case in skinning_cases():
+        vertices, weights, axis_angles, joints, translations = moved(case.inputs(torch.float32))
+        linear_blend_skinning(vertices, weights.detach(), axis_angles, joints, case.parents, translations).sum().backward()
     for case in image_cases():
         image, target, mask = case.inputs(torch.float32)
         l1, ssim = photometric_loss(image.cuda().requires_grad_(), target.cuda(), None if mask is None else mask.cuda())

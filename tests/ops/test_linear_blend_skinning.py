@@ -42,7 +42,9 @@ def test_gradients_match_reference(case, dtype):
     got = gradients(linear_blend_skinning, case, inputs, v_posed)
     want = gradients(reference.linear_blend_skinning, case, [x.double() for x in inputs], v_posed.double())
     for a, b in zip(got, want, strict=True):
-        torch.testing.assert_close(a.double(), b, rtol=1e-10 if dtype == DOUBLE else 1e-4, atol=(1e-12 if dtype == DOUBLE else 1e-5) * b.abs().max())
+        torch.testing.assert_close(
+            a.double(), b, rtol=1e-10 if dtype == DOUBLE else 1e-4, atol=(1e-12 if dtype == DOUBLE else 1e-5) * b.abs().max()
+        )
 
 
 @pytest.mark.parametrize("angle", [0.0, 1e-9, 1e-4, 0.5, 0.9999, 1.0001, math.pi, 6.0])
@@ -52,7 +54,9 @@ def test_rotations_and_their_gradients_at_any_angle(angle):
     vertices, weights, _, joints, translations = case.inputs()
     axis_angles = angle * torch.tensor([[[0.36, -0.48, 0.8]]], dtype=DOUBLE)
     inputs = (vertices, weights, axis_angles, joints, translations)
-    torch.testing.assert_close(pose(linear_blend_skinning, case, inputs), pose(reference.linear_blend_skinning, case, inputs), rtol=0, atol=1e-14)
+    torch.testing.assert_close(
+        pose(linear_blend_skinning, case, inputs), pose(reference.linear_blend_skinning, case, inputs), rtol=0, atol=1e-14
+    )
     v_posed = torch.tensor([[[0.3, -0.7, 0.2]]], dtype=DOUBLE)
     got, want = (gradients(fn, case, inputs, v_posed) for fn in (linear_blend_skinning, reference.linear_blend_skinning))
     torch.testing.assert_close(got, want, rtol=1e-11, atol=1e-14)

@@ -15,9 +15,7 @@ from gafcore.ops.registry import define
 
 _INPUTS = "Tensor vertices, Tensor weights, Tensor axis_angles, Tensor joints, Tensor parents"
 _forward_op = define(f"linear_blend_skinning({_INPUTS}, Tensor translations) -> (Tensor, Tensor)")
-_backward_op = define(
-    f"linear_blend_skinning_backward({_INPUTS}, Tensor transforms, Tensor v_posed) -> (Tensor, Tensor, Tensor, Tensor)"
-)
+_backward_op = define(f"linear_blend_skinning_backward({_INPUTS}, Tensor transforms, Tensor v_posed) -> (Tensor, Tensor, Tensor, Tensor)")
 
 
 def _fields(vertices, weights, axis_angles, joints, parents):
@@ -25,10 +23,14 @@ def _fields(vertices, weights, axis_angles, joints, parents):
     return dict(n_batch=vertices.shape[0], n_vertices=vertices.shape[1], n_joints=weights.shape[1], **tensors)
 
 
+def _contiguous(*tensors):
+    return tuple(x.contiguous() for x in tensors)
+
+
 @_forward_op.native
 def _forward(vertices, weights, axis_angles, joints, parents, translations):
-    inputs = [x.contiguous() for x in (vertices, weights, axis_angles, joints, parents)]
-    posed, transforms = _forward_fake(*inputs, translations)
+    inputs = _contiguous(vertices, weights, axis_angles, joints, parents)
+    posed, transforms = _forward_fake(vertices, weights, axis_angles, joints, parents, translations)
     fields = dict(_fields(*inputs), translations=translations.contiguous(), posed=posed, transforms=transforms)
     launch("linear_blend_skinning_fwd", vertices, **fields)
     return posed, transforms
@@ -41,9 +43,10 @@ def _forward_fake(vertices, weights, axis_angles, joints, parents, translations)
 
 @_backward_op.native
 def _backward(vertices, weights, axis_angles, joints, parents, transforms, v_posed):
-    inputs = [x.contiguous() for x in (vertices, weights, axis_angles, joints, parents)]
+    inputs = _contiguous(vertices, weights, axis_angles, joints, parents)
     transforms, v_posed = transforms.contiguous(), v_posed.contiguous()
-    v_vertices, v_axis_angles, v_joints, v_translations = out = _backward_fake(*inputs, transforms, v_posed)
+    out = _backward_fake(vertices, weights, axis_angles, joints, parents, transforms, v_posed)
+    v_vertices, v_axis_angles, v_joints, v_translations = out
     launch(
         "linear_blend_skinning_bwd",
         vertices,
