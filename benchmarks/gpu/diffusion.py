@@ -73,11 +73,12 @@ def refresh_rows(pipeline: MultiViewHeadPipeline) -> list[dict[str, Any]]:
     image, renders = torch.rand(3, 256, 256, generator=g), torch.rand(4, 3, 256, 256, generator=g)
     normals = torch.nn.functional.normalize(torch.randn(4, 3, 256, 256, generator=g), dim=1)
     rows = []
-    for backend in ("sdpa", "triton"):
+    for graph, backend in ((False, "sdpa"), (True, "sdpa"), (True, "triton")):
+        pipeline.enable_graphs() if graph else pipeline.disable_graphs()
         use_backend(backend)
         for level in LEVELS:
             call = lambda: pipeline(image, normals, renders, level, generator=torch.Generator().manual_seed(1), output_type="pt")  # noqa: B023, E731
-            rows.append(measured("refresh", call, attention=backend, strength=level, dtype=str(pipeline.unet.dtype)))
+            rows.append(measured("refresh", call, attention=backend, graph=graph, strength=level, dtype=str(pipeline.unet.dtype)))
     use_backend(None)
     return rows
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -17,16 +18,16 @@ from gafcore.avatars.rigged import Render, RiggedAvatar, draw, pose
 from gafcore.ops import pair_room
 from gafcore.types import Camera, RigParams
 
-Draw = Callable[[], Render]
+T = TypeVar("T")
 # Runs a function so that it can be repeated; returns what it returned, and how to repeat it.
-Capture = Callable[[Draw], tuple[Render, Callable[[], None]]]
+Capture = Callable[[Callable[[], Render]], tuple[Render, Callable[[], None]]]
 
 _MOVING = ("expr", "rotation", "neck_pose", "jaw_pose", "eyes_pose", "translation")
 _WARM_UP = 2  # runs before a capture: libraries and caches set themselves up, and the room for pairs becomes known
 
 
-def capture_graph(fn: Draw) -> tuple[Render, Callable[[], None]]:
-    """Capture `fn` as a CUDA graph on the current device."""
+def capture_graph(fn: Callable[[], T]) -> tuple[T, Callable[[], None]]:
+    """Capture `fn` as a CUDA graph on the current device. Returns where its result will be, and how to compute it."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):

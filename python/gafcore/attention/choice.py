@@ -46,6 +46,11 @@ def table() -> dict[str, Any]:
     return json.loads(resources.files("gafcore.attention").joinpath("choices.json").read_text(encoding="utf-8"))
 
 
+def override() -> Backend | None:
+    """What `use_backend` set."""
+    return _override
+
+
 def use_backend(backend: Backend | None) -> None:
     """Use one backend for every shape; None goes back to the environment variable GAFCORE_ATTENTION, or else the table and the rule.
 

@@ -17,6 +17,7 @@ from transformers import CLIPVisionModelWithProjection
 
 from gafcore.attention.processor import References
 from gafcore.diffusion.encode import clip_features, decode_latents, encode_pixels, view_channels
+from gafcore.diffusion.graphed import Capture, GraphedUNet, capture_graph
 from gafcore.diffusion.pictures import from_tensor, is_single, to_tensor
 from gafcore.diffusion.schedule import NoiseSchedule, strided_timesteps
 from gafcore.diffusion.unet import MultiViewUNet, ViewCondition
@@ -73,6 +74,28 @@ class MultiViewHeadPipeline(DiffusionPipeline):
     ) -> None:
         super().__init__()
         self.register_modules(vae=vae, image_encoder=image_encoder, unet=unet, scheduler=scheduler, upsampler=upsampler)
+        self._graphed: GraphedUNet | None = None
+
+    def enable_graphs(self, capture: Capture = capture_graph) -> None:
+        """Run the denoiser as CUDA graphs from now on, for the memory of a pass each (`gafcore.diffusion.graphed`).
+
+        Args:
+            capture: How to make a repeatable call; for tests.
+
+        Raises:
+            ValueError: The denoiser is not on a GPU, or is offloaded between calls.
+        """
+        if hasattr(self.unet, "_hf_hook"):
+            raise ValueError(
+                "a denoiser that is offloaded moves between calls, so its passes cannot be CUDA graphs; leave one of the two out"
+            )
+        if self.unet.device.type != "cuda" and capture is capture_graph:
+            raise ValueError(f"CUDA graphs need a denoiser on a GPU, got one on {self.unet.device}; move the pipeline with .to()")
+        self._graphed = GraphedUNet(self.unet, capture)
+
+    def disable_graphs(self) -> None:
+        """Launch the denoiser's kernels one by one again, and give the graphs' memory back."""
+        self._graphed = None
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -116,7 +139,8 @@ class MultiViewHeadPipeline(DiffusionPipeline):
         """The model's output at timestep `t`, guided: for samplers, and for score distillation."""
         guided = guidance_scale != 1
         time = torch.tensor(t, device=latents.device)
-        out = self.unet(latents, time, prepared.condition, prepared.references, both=guided)
+        model = self.unet if self._graphed is None else self._graphed
+        out = model(latents, time, prepared.condition, prepared.references, both=guided)
         if not guided:
             return out
         dropped, kept = out.chunk(2)

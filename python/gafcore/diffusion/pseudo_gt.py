@@ -69,6 +69,8 @@ class PipelineTargets:
 
     def __post_init__(self) -> None:
         self.pipeline.set_progress_bar_config(disable=True)
+        if self.pipeline.unet.device.type == "cuda" and not hasattr(self.pipeline.unet, "_hf_hook"):
+            self.pipeline.enable_graphs()
 
     def targets(
         self,
