@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.gpu.measure import gpu_facts
-from benchmarks.gpu.suites import _views, backward
+from benchmarks.gpu.suites import _views, backward, frame_and_step
 from gafcore import interpolate, photometric_loss, rasterization, rasterize_mesh
 from gafcore.cameras import from_angles
 from gafcore.files import write_json
@@ -66,6 +66,7 @@ def mesh_case() -> Callable[[], None]:
 CASES: dict[str, Callable[[], Callable[[], None]]] = {
     "rasterization 100k 802x550 sh3": lambda: rasterizer_case(100_000, "802x550", 3),
     "rasterization 10k 512x512 sh0": lambda: rasterizer_case(10_000, "512x512", 0),
+    "training step 100k 802x550": lambda: frame_and_step(100_000)[1],
     "photometric_loss 4x1024x1024": loss_case,
     "rasterize_mesh + interpolate 4x512x512": mesh_case,
 }

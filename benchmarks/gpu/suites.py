@@ -232,34 +232,41 @@ def eager_and_replayed(name: str, call: Callable[[], Any], capture: bool, facts:
 # ---- whole frames and steps
 
 
+def frame_and_step(n: int) -> tuple[Callable[[], Tensor], Callable[[], None]]:
+    """A frame of `n` Gaussians on 10,000 triangles at 802x550, and a training step of it."""
+    vertices, faces, binding, *local = cuda(*BindingCase("", 1, 10_000, n).inputs(torch.float32))
+    vertices, scales = vertices * 0.5, torch.full_like(local[2], -3.0)
+    tensors, Ks, width, height, _ = _views(n, "802x550", 0, 1)
+
+    def drawn(means: Tensor, quats: Tensor, log_scales: Tensor, opacities: Tensor, colors: Tensor) -> Tensor:
+        world_means, world_quats, world_scales = bind_triangles(vertices, faces, binding, means, quats, log_scales)
+        args = (world_means[0], world_quats[0], world_scales[0], opacities, colors, tensors["viewmats"])
+        return rasterization(*args, Ks, width, height, sh_degree=0, backgrounds=tensors["backgrounds"])[0]
+
+    def frame() -> Tensor:
+        return drawn(local[0], local[1], scales, tensors["opacities"], tensors["colors"])
+
+    target = frame().detach() * 0.9
+    names = dict(means=local[0], quats=local[1], log_scales=scales, opacities=tensors["opacities"].logit(), colors=tensors["colors"])
+    adam = NamedAdam({k: v.clone() for k, v in names.items()}, dict.fromkeys(names, 1e-4), 1e-15)
+
+    def step() -> None:
+        t = adam.tensors
+        l1, ssim = photometric_loss(drawn(t["means"], t["quats"], t["log_scales"], t["opacities"].sigmoid(), t["colors"]), target)
+        (0.8 * l1 + 0.2 * (1 - ssim)).backward()
+        adam.step()
+
+    return frame, step
+
+
 def scale_rows() -> Rows:
     rows = []
     for n in (50_000, 100_000):
-        vertices, faces, binding, *local = cuda(*BindingCase("", 1, 10_000, n).inputs(torch.float32))
-        vertices, scales = vertices * 0.5, torch.full_like(local[2], -3.0)
-        tensors, Ks, width, height, _ = _views(n, "802x550", 0, 1)
-
-        def frame() -> Tensor:
-            means, quats, world = bind_triangles(vertices, faces, binding, local[0], local[1], scales)  # noqa: B023
-            args = (means[0], quats[0], world[0], tensors["opacities"], tensors["colors"], tensors["viewmats"])  # noqa: B023
-            return rasterization(*args, Ks, width, height, sh_degree=0, backgrounds=tensors["backgrounds"])[0]  # noqa: B023
-
+        frame, step = frame_and_step(n)
+        facts = dict(gaussians=n, size="802x550")
         with torch.no_grad():
-            rows += eager_and_replayed("frame: bind, draw", frame, True, dict(gaussians=n, size="802x550"))
-        target = frame().detach() * 0.9
-        names = dict(means=local[0], quats=local[1], log_scales=scales, opacities=tensors["opacities"].logit(), colors=tensors["colors"])
-        adam = NamedAdam({k: v.clone() for k, v in names.items()}, dict.fromkeys(names, 1e-4), 1e-15)
-
-        def step() -> None:
-            t = adam.tensors  # noqa: B023
-            means, quats, world = bind_triangles(vertices, faces, binding, t["means"], t["quats"], t["log_scales"])  # noqa: B023
-            args = (means[0], quats[0], world[0], t["opacities"].sigmoid(), t["colors"], tensors["viewmats"])  # noqa: B023
-            drawn = rasterization(*args, Ks, width, height, sh_degree=0, backgrounds=tensors["backgrounds"])[0]  # noqa: B023
-            l1, ssim = photometric_loss(drawn, target)  # noqa: B023
-            (0.8 * l1 + 0.2 * (1 - ssim)).backward()
-            adam.step()  # noqa: B023
-
-        rows += eager_and_replayed("training step: bind, draw, loss, backward, adam", step, True, dict(gaussians=n, size="802x550"))
+            rows += eager_and_replayed("frame: bind, draw", frame, True, facts)
+        rows += eager_and_replayed("training step: bind, draw, loss, backward, adam", step, True, facts)
     return rows
 
 
