@@ -13,11 +13,11 @@ namespace gaf::cuda {
 
 constexpr int kSortThreads = kThreads;       // of the block
 constexpr int kSortMost = 4 * kSortThreads;  // keys in shared memory, which is there twice: blocks of 20 KiB leave room for as many as registers do
-constexpr int kSortBank = 8;                 // keys between two that are left out, so that threads eight keys apart meet different banks
+constexpr int kSortBanks = 16;               // of keys; after as many one is left out, so that threads several keys apart meet different banks
 constexpr uint64_t kLastKey = ~uint64_t(0);  // behind every other
 
 struct SortMemory {
-  uint64_t keys[2][kSortMost + kSortMost / kSortBank];
+  uint64_t keys[2][kSortMost + kSortMost / kSortBanks];
   int splits[kSortThreads];
 };
 
@@ -31,7 +31,7 @@ struct SharedKeys {
   uint64_t* memory;
   int first;
 
-  __device__ __forceinline__ uint64_t& operator[](int i) const { return memory[first + i + (first + i) / kSortBank]; }
+  __device__ __forceinline__ uint64_t& operator[](int i) const { return memory[first + i + (first + i) / kSortBanks]; }
   __device__ __forceinline__ SharedKeys from(int i) const { return {memory, first + i}; }
 };
 
