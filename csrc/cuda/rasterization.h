@@ -45,7 +45,7 @@ struct Pairs {
   uint32_t* stops;            // [tiles, 8] how many pairs of its tile each warp walked
   uint32_t* rows;             // [capacity] by place
   uint32_t* slots;            // [capacity] by place; null when nothing is kept
-  int32_t* bucket_tile;       // [capacity / 256 + 1] tile that a bucket after its tile's first belongs to, or -1; from 1 to the pairs / 256
+  int32_t* bucket_tile;       // [capacity / 256 + 1] from 1 to the pairs / 256: tile of a bucket after its tile's first; the last may be empty
   float* checkpoints;         // [capacity / 256 + 1, 1 + min(X, 4), 256] transmittance and colours before a bucket; null when nothing is kept
 };
 

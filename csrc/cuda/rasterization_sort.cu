@@ -5,13 +5,10 @@
 namespace gaf::cuda {
 namespace {
 
-// The buckets that end at or before the end of the tile's pairs, from its own second on, belong to it; at most one number is left that belongs to
-// none. So tile by tile all numbers up to that of the last pair are written.
+// Tile by tile this names the tile of every number from 1 to that of the last pair: those of the tile's second bucket and later ones, and perhaps
+// one more, which has no pairs.
 __device__ __forceinline__ void write_buckets(const Pairs& pairs, int64_t tile, uint2 range) {
-  const uint32_t first = range.x / kBucket, n = (range.y - range.x + kBucket - 1) / kBucket;
-  for (uint32_t i = first + 1 + threadIdx.x; i <= range.y / kBucket; i += kSortThreads) {
-    pairs.bucket_tile[i] = i - first < n ? int32_t(tile) : -1;
-  }
+  for (uint32_t i = range.x / kBucket + 1 + threadIdx.x; i <= range.y / kBucket; i += kSortThreads) pairs.bucket_tile[i] = int32_t(tile);
 }
 
 // What a block has to sort: the pairs of a tile, or all splats of a camera.
