@@ -7,8 +7,8 @@ namespace {
 
 // Tile by tile this names the tile of every number from 1 to that of the last pair: those of the tile's second bucket and later ones, and perhaps
 // one more, which has no pairs.
-__device__ __forceinline__ void write_buckets(const Pairs& pairs, int64_t tile, uint2 range) {
-  for (uint32_t i = range.x / kBucket + 1 + threadIdx.x; i <= range.y / kBucket; i += kSortThreads) pairs.bucket_tile[i] = int32_t(tile);
+__device__ __forceinline__ void write_buckets(const Pairs& pairs, int64_t tile, int64_t begin, int64_t end) {
+  for (int64_t i = begin / kBucket + 1 + threadIdx.x; i <= end / kBucket; i += kSortThreads) pairs.bucket_tile[i] = int32_t(tile);
 }
 
 // What a block has to sort: the pairs of a tile, or all splats of a camera.
@@ -20,10 +20,8 @@ struct SortedList {
 
 // Where pairs do not fit, one block of each camera makes the list that all its tiles walk.
 __device__ __forceinline__ SortedList list_of(const RasterizationBlendArgs<float>& a, const TileGrid& grid, const Pairs& pairs, int64_t tile) {
-  if (!too_many(pairs)) {
-    const uint2 range = pairs.tile_range[tile];
-    return {0, range.x, int(range.y - range.x), false};
-  }
+  const uint2 range = pairs.tile_range[tile];  // before it is known whether it counts: two loads at once
+  if (!too_many(pairs)) return {0, range.x, int(range.y - range.x), false};
   const int64_t camera = tile / grid.n_tiles;
   return {camera, camera * a.n_gaussians, tile % grid.n_tiles == 0 ? int(a.n_gaussians) : 0, true};
 }
@@ -38,7 +36,7 @@ __global__ void __launch_bounds__(kSortThreads, 6) sort_tiles(RasterizationBlend
   GAF_SHARED(int, n_visible);
   const int64_t tile = blockIdx.x;
   const SortedList list = list_of(a, grid, pairs, tile);
-  if (pairs.slots && !list.whole) write_buckets(pairs, tile, pairs.tile_range[tile]);
+  if (pairs.slots && !list.whole) write_buckets(pairs, tile, list.first, list.first + list.n);
   if (list.n == 0) return;
   if (threadIdx.x == 0) n_visible = 0;
   int n_mine = 0;

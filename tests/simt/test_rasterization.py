@@ -128,40 +128,20 @@ def test_more_pairs_than_room_give_the_same_image_and_gradients(scene, monkeypat
     assert kind["n_pairs"] > kind["capacity"] == 64
 
 
-def ranked(n: int, cameras: int):
-    """Splats behind one pixel, some equally far, most of the others one unit in the last place apart; and how many lie in front of each."""
-    g = torch.Generator().manual_seed(n)
-    units = torch.randint(0, 1 + n // 2, (cameras, n), generator=g, dtype=torch.int32)
-    units[:, ::7] += 1 << 24  # in other octaves
-    z = (units + 0x3F800000).view(torch.float32)  # 1 m and more
-    means = torch.stack([torch.zeros_like(z), torch.zeros_like(z), z], -1)
-    quats = torch.tensor([1.0, 0, 0, 0]).expand(cameras, n, 4)
-    K = torch.tensor([[40.0, 0, 0.5], [0, 40, 0.5], [0, 0, 1]]).expand(cameras, 3, 3)
-    tensors = (means, quats, (0.1 * z)[..., None].expand(cameras, n, 3), torch.full((cameras, n), RANK_ALPHA), torch.zeros(cameras, n, 1))
-    ranks = torch.empty(cameras, n, dtype=torch.long)
-    ranks.scatter_(1, units.long().argsort(dim=1, stable=True), torch.arange(n).expand(cameras, n))
-    return tensors, torch.eye(4).expand(cameras, 4, 4), K, ranks
-
-
-RANK_ALPHA = 0.004  # a splat takes so little that 2,300 are seen before it is dark
-
-
-def ranks_found(n: int, cameras: int, order: str) -> None:
-    """A colour's gradient is alpha (1 - alpha)^rank: the ranks that the kernels gave."""
-    tensors, viewmats, Ks, want = ranked(n, cameras)
-    colors = tensors[-1].requires_grad_()
+def assert_ranks(n: int, cameras: int, order: str) -> None:
+    tensors, Ks, ranks = cases.column(n, cameras)
+    tensors["colors"].requires_grad_()
     with emulated(order, n):
-        image, _, meta = rasterization(*tensors[:-1], colors, viewmats, Ks, 1, 1)
+        image, _, meta = rasterization(*tensors.values(), Ks, 1, 1)
         image.sum().backward()
     assert meta["n_pairs"] == meta["n_visible"] == cameras * n
-    got = torch.log(colors.grad[..., 0].double() / RANK_ALPHA) / math.log1p(-RANK_ALPHA)
-    assert (got - want).abs().max() < 0.1
+    assert (cases.column_ranks(tensors["colors"].grad) - ranks).abs().max() < 0.1
 
 
 # Up to 64 keys are one run of a warp, 512 and 1024 the two sizes that are sorted in shared memory; 2,200 are two rounds of three pieces.
 @pytest.mark.parametrize("n", [1, 2, 33, 65, 1030] if SMALL else [1, 2, 31, 33, 64, 65, 200, 511, 513, 700, 1024, 1025, 2048, 2200])
 def test_lists_of_any_length_are_sorted_by_depth_then_row(n):
-    ranks_found(n, cameras=2 if n < 1024 else 1, order="random")
+    assert_ranks(n, cameras=2 if n < 1024 else 1, order="random")
 
 
 @pytest.mark.parametrize("n", [40, 1030] if SMALL else [16, 40, 2200])
@@ -169,7 +149,7 @@ def test_without_room_each_camera_has_its_splats_by_depth_then_row(n, monkeypatc
     monkeypatch.setattr(pair_room, "PairRoom", NoRoom)
     monkeypatch.setattr(pair_room, "STEP", 16)
     monkeypatch.setattr(NoRoom, "CAPACITY", 16)
-    ranks_found(n, cameras=3 if n < 1024 else 2, order="lifo")
+    assert_ranks(n, cameras=3 if n < 1024 else 2, order="lifo")
 
 
 @large
