@@ -12,8 +12,7 @@ constexpr int kSubtilesAcross = kTile / kSubtileX;
 constexpr int kSubtiles = kSubtilesAcross * (kTile / kSubtileY);  // warps of a tile, bits of a mask
 constexpr int kTilePixels = kTile * kTile;
 constexpr int kBucket = 256;       // pairs between two checkpoints: what a block of backward works on
-constexpr int kDepthBits = 24;     // of a depth key: three passes of the radix sort, not four
-constexpr uint32_t kNoDepth = (1u << kDepthBits) - 1;  // key of a splat that is not visible: behind every depth
+constexpr const char* kBlendFwd = "rasterization_blend_fwd";  // what its kernels' failures are reported as
 
 struct TileGrid {
   int width, height, tiles_x, tiles_y;
@@ -34,21 +33,30 @@ inline TileGrid tile_grid(int64_t width, int64_t height, int64_t n_gaussians) {
 
 // The pairs of an image. They lie in `kept`, or in scratch memory when nothing is kept.
 //
-// A pair has two numbers: its slot (pairs of one splat follow each other, splats nearest first) and its place (pairs of one tile follow each
-// other, nearest first). When there are more pairs than `capacity`, no pair is made and every tile walks `order` instead.
+// A pair has two numbers: its slot (pairs of one splat follow each other, splats by row) and its place (pairs of one tile follow each other,
+// nearest first). When there are more pairs than `capacity`, no pair is made and every tile walks its camera's part of `order` instead.
 struct Pairs {
   int64_t capacity;
-  int64_t* counts;            // [3] visible splats, pairs, pairs blended
-  uint32_t* depth_range;      // [2] of visible splats, as bits: the nearest inverted, the farthest
-  uint32_t* order;            // [C N] rows of splats, nearest first, those not visible at the end
+  int64_t* counts;            // [2] visible splats, pairs
+  uint32_t* order;            // [C, N] with too many pairs: rows of the camera's splats, nearest first, those not visible at the end
   uint32_t* first_slot;       // [rows] of a splat
   uint32_t* end_slot;         // [rows]
-  uint2* tile_range;          // [tiles] begin and end of its places
+  uint2* tile_range;          // [tiles] begin and end of its places, or of its part of `order`
   uint32_t* stops;            // [tiles, 8] how many pairs of its tile each warp walked
   uint32_t* rows;             // [capacity] by place
   uint32_t* slots;            // [capacity] by place; null when nothing is kept
-  int32_t* bucket_tile;       // [capacity / 256 + 1] tile that a bucket after its tile's first belongs to, or -1
+  int32_t* bucket_tile;       // [capacity / 256 + 1] from 1 to the pairs / 256: tile of a bucket after its tile's first; the last may be empty
   float* checkpoints;         // [capacity / 256 + 1, 1 + min(X, 4), 256] transmittance and colours before a bucket; null when nothing is kept
+};
+
+// What pairs are sorted by: nearest first, equally far in the order given, which is that of rows and so of slots. Positive floats order as their
+// bits do. `number`: of the row, or the slot where those are kept.
+__device__ __forceinline__ uint64_t pair_key(uint32_t depth, uint32_t number) { return uint64_t(depth) << 32 | number; }
+
+struct PairKeys {
+  uint64_t* keys;          // [max(capacity, C N)] by place
+  uint64_t* more;          // as many, for lists that are sorted in pieces
+  uint32_t* rows_by_slot;  // [capacity] when slots are kept
 };
 
 // Bucket k > 0 of a tile whose places start at `begin`: buckets of different tiles never share a number.
@@ -68,8 +76,11 @@ struct BlendPass {
 int64_t pairs_bytes(const RasterizationBlendArgs<float>& a, int64_t capacity, bool keep);
 Pairs pairs_in(uint8_t* memory, const RasterizationBlendArgs<float>& a, int64_t capacity, bool keep);
 
-// Sorts the splats by depth, finds their tiles, and lays the pairs out tile by tile.
+// Finds the tiles of the splats, and lays the pairs out tile by tile, nearest first. Also writes a.statistics, pairs blended as 0.
 void find_pairs(const RasterizationBlendArgs<float>& a, const TileGrid& grid, const Pairs& pairs, Stream stream);
+
+// Its last step: sorts every tile's keys, and makes rows, slots and buckets of them; or `order`, when there are too many pairs.
+void sort_tile_lists(const RasterizationBlendArgs<float>& a, const TileGrid& grid, const Pairs& pairs, const PairKeys& keys, Stream stream);
 
 // Blends one pass. Checkpoints are written where `pairs.checkpoints` is not null, the image and statistics unless `only_checkpoints`.
 void blend_pass(const BlendPass& pass, bool only_checkpoints, Stream stream);

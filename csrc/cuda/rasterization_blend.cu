@@ -10,8 +10,6 @@
 namespace gaf::cuda {
 namespace {
 
-constexpr const char* kBlendFwd = "rasterization_blend_fwd";
-
 // What this thread's pixel has seen so far.
 template <int C>
 struct Pixel {
@@ -19,9 +17,8 @@ struct Pixel {
 };
 
 template <int C>
-__device__ __forceinline__ void write_checkpoint(const BlendPass& p, const TileList& list, uint32_t at, int64_t tile, const Pixel<C>& pixel) {
+__device__ __forceinline__ void write_checkpoint(const BlendPass& p, const TileList& list, uint32_t at, const Pixel<C>& pixel) {
   const int64_t bucket = bucket_number(list.begin, (at - list.begin) / kBucket);
-  if (threadIdx.x == 0) p.pairs.bucket_tile[bucket] = int32_t(tile);
   const int planes = 1 + int(p.args.n_channels < kSplatChannels ? p.args.n_channels : kSplatChannels);
   float* out = p.pairs.checkpoints + bucket * planes * kTilePixels + threadIdx.x;
   out[0] = pixel.transmittance;
@@ -53,10 +50,10 @@ __global__ void __launch_bounds__(kTilePixels) blend_tiles(BlendPass p, bool onl
   Pixel<C> pixel = {};
   pixel.transmittance = at_pixel.inside ? 1.f : 0.f;  // pixels outside the image never keep a warp going
   bool alive = __any_sync(kFullMask, at_pixel.inside);
-  uint32_t walked = list.end - list.begin, at = list.begin;
+  uint32_t walked = alive ? list.end - list.begin : 0, at = list.begin;
   for (; at < list.end; at += kBucket) {
     if (!__syncthreads_or(alive)) break;
-    if (checkpoints && at > list.begin) write_checkpoint(p, list, at, place.tile, pixel);
+    if (checkpoints && at > list.begin) write_checkpoint(p, list, at, pixel);
     const int n = int(list.end - at < kBucket ? list.end - at : kBucket);
     unsigned mask = 0;
     if (int(threadIdx.x) < n) {
@@ -91,12 +88,8 @@ __global__ void __launch_bounds__(kTilePixels) blend_tiles(BlendPass p, bool onl
   if (at_pixel.inside) write_pixel(p, place.camera, at_pixel.number, pixel);
   if (threadIdx.x == 0 && p.first_channel == 0 && !list.whole) {
     const uint32_t end = at < list.end ? at : list.end;
-    atomicAdd(reinterpret_cast<unsigned long long*>(p.pairs.counts + 2), (unsigned long long)(end - list.begin));
+    atomicAdd(reinterpret_cast<unsigned long long*>(p.args.statistics + 2), (unsigned long long)(end - list.begin));
   }
-}
-
-__global__ void copy_statistics(Pairs pairs, int64_t* out) {
-  if (threadIdx.x < 3) out[threadIdx.x] = pairs.counts[threadIdx.x];
 }
 
 }  // namespace
@@ -126,10 +119,8 @@ void rasterization_blend_fwd(const RasterizationBlendArgs<float>& a, const Raste
   pass.pairs = pairs_in(memory, a, room.capacity, keep);
   find_pairs(a, pass.grid, pass.pairs, stream);
   // Checkpoints of more channels than a pass has would overwrite each other: backward makes them again, pass by pass.
-  const Pairs all = pass.pairs;
   if (a.n_channels > kSplatChannels) pass.pairs.checkpoints = nullptr;
   for_each_pass(pass, [&] { blend_pass(pass, false, stream); });
-  launch(kBlendFwd, copy_statistics, dim3(1), dim3(32), 0, stream, all, a.statistics);
 }
 
 }  // namespace gaf::cuda

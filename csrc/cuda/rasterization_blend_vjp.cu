@@ -63,9 +63,10 @@ struct Bucket {
 
 __device__ __forceinline__ Bucket bucket_of(const BlendPass& p, int64_t block, int64_t n_tiles) {
   if (block < n_tiles) return {block, 0};
-  const int tile = too_many(p.pairs) ? -1 : p.pairs.bucket_tile[block - n_tiles];
-  if (tile < 0) return {-1, 0};
-  return {tile, block - n_tiles - bucket_number(p.pairs.tile_range[tile].x, 0)};
+  const int64_t number = block - n_tiles;
+  if (number == 0 || too_many(p.pairs) || number > p.pairs.counts[1] / kBucket) return {-1, 0};
+  const int tile = p.pairs.bucket_tile[number];
+  return {tile, number - bucket_number(p.pairs.tile_range[tile].x, 0)};
 }
 
 // Shared memory of a block, as the functions below take it.

@@ -1,117 +1,151 @@
-// The (splat, tile) pairs of an image: visible splats sorted by depth once, their tiles found, pairs sorted by tile.
+// The (splat, tile) pairs of an image: how many each tile has, where each tile's begin, and the pairs themselves, which a block a tile then sorts.
 #include "device/ellipse_tiles.h"
-#include "device/prim.h"
 #include "device/reduce.h"
 #include "rasterization.h"
 
 namespace gaf::cuda {
 namespace {
 
-constexpr int kEmitThreads = 128;
+constexpr int kPairThreads = 128;
+constexpr int kPairWarps = kPairThreads / kWarp;
+constexpr int kSumItems = 4;  // of a thread
+constexpr int kSumBlock = kThreads * kSumItems;
 
-// Positive floats order as their bits do. Both ends as maxima, for memory that begins as zeros.
-__global__ void __launch_bounds__(kThreads) find_depth_range(RasterizationBlendArgs<float> a, Pairs pairs) {
-  GAF_SHARED(uint32_t, ends, [2]);
-  const int64_t i = thread_index();
-  if (threadIdx.x < 2) ends[threadIdx.x] = 0;
-  __syncthreads();
-  const bool visible = i < a.n_cameras * a.n_gaussians && a.radii[2 * i] > 0;
-  const uint32_t bits = visible ? __float_as_uint(a.depths[i]) : 0;
-  const uint32_t nearest = warp_max(visible ? ~bits : 0u), farthest = warp_max(bits);
-  if (lane_index() == 0 && farthest > 0) {
-    atomicMax(&ends[0], nearest);
-    atomicMax(&ends[1], farthest);
+// The 32 splats of a warp. Blocks do not go from one camera to the next.
+struct LaneSplat {
+  int64_t camera, warp;  // number of the warp, cameras included
+  int64_t at;            // in arrays [C, N]
+  uint32_t row;          // rows follow each other within a warp, up to the camera's last
+  bool in_camera, visible;
+
+  __device__ __forceinline__ LaneSplat(const RasterizationBlendArgs<float>& a, const TileGrid& grid, uint32_t blocks) {
+    const uint32_t c = blockIdx.x / blocks, i = blockIdx.x % blocks * kPairThreads + threadIdx.x;
+    camera = c;
+    warp = int64_t(blockIdx.x) * kPairWarps + warp_index();
+    at = camera * a.n_gaussians + i;
+    row = uint32_t(camera * grid.rows_per_camera + i);
+    in_camera = i < grid.rows_per_camera;
+    visible = i < a.n_gaussians && a.radii[2 * at] > 0;
   }
-  const int count = __syncthreads_count(visible);
-  if (threadIdx.x != 0 || count == 0) return;
-  atomicMax(pairs.depth_range, ends[0]);
-  atomicMax(pairs.depth_range + 1, ends[1]);
-  atomicAdd(reinterpret_cast<unsigned long long*>(pairs.counts), (unsigned long long)(count));
-}
-
-// Depths from the nearest on, in units of their last bit where the farthest is less than twice as far, and of the fewest more that bring the
-// range to 24 bits: three passes sort them. Up to 32 units in the last place apart, what a key leaves undecided keeps the order given.
-__global__ void __launch_bounds__(kThreads) depth_keys(RasterizationBlendArgs<float> a, TileGrid grid, Pairs pairs, uint32_t* keys, uint32_t* rows) {
-  const int64_t i = thread_index();
-  if (i >= a.n_cameras * a.n_gaussians) return;
-  const uint32_t nearest = ~pairs.depth_range[0], range = pairs.depth_range[1] - nearest;
-  const int bits = 32 - __clz(int(range + 1)), shift = bits > kDepthBits ? bits - kDepthBits : 0;
-  const uint32_t key = (__float_as_uint(a.depths[i]) - nearest) >> shift;
-  keys[i] = !(a.radii[2 * i] > 0) ? kNoDepth : key < kNoDepth ? key : kNoDepth - 1;
-  rows[i] = uint32_t(i + i / a.n_gaussians * (grid.rows_per_camera - a.n_gaussians));
-}
-
-// Pairs of each 32 splats in the order of depth.
-__global__ void __launch_bounds__(kEmitThreads) count_pairs(const float* splats, TileGrid grid, const uint32_t* keys, const uint32_t* order,
-                                                            int64_t n, uint32_t* totals) {
-  const int64_t i = thread_index();
-  const bool visible = i < n && keys[i] != kNoDepth;
-  const WarpTiles tiles(splats, grid, visible ? order[i] : 0, visible);
-  uint32_t sum = 0;
-  for (int item = 0; item < tiles.n_items; item += kWarp) sum += uint32_t(tiles.span(grid, item + lane_index()).count());
-  sum = warp_sum(sum);
-  if (lane_index() == 0 && i < n) totals[i / kWarp] = sum;
-}
-
-struct PairSink {
-  uint32_t* tiles;         // [capacity] by slot; what is not a pair gets a number behind every tile
-  uint32_t* values;        // [capacity] by slot: the slot, or the row when slots are not kept
-  uint32_t* rows_by_slot;  // [capacity] or null
-  uint32_t n_tiles;        // of all cameras
 };
 
-// A row of tiles may hold one pair or hundreds: the warp's pairs are numbered through and its lanes write them one after the other.
-__device__ __forceinline__ void write_spans(const PairSink& sink, const TileSpan& span, uint32_t row, uint32_t before, uint32_t n,
-                                            int64_t first_slot) {
-  for (uint32_t base = 0; base < n; base += kWarp) {
-    const uint32_t j = base + lane_index();
-    const int owner = lane_of(before + uint32_t(span.count()), j);
-    const uint32_t start = __shfl_sync(kFullMask, before, owner), tile = __shfl_sync(kFullMask, span.first, owner);
-    const uint32_t splat = __shfl_sync(kFullMask, row, owner);
-    if (j >= n) continue;
-    const int64_t slot = first_slot + j;
-    sink.tiles[slot] = tile + (j - start);
-    sink.values[slot] = sink.rows_by_slot ? uint32_t(slot) : splat;
-    if (sink.rows_by_slot) sink.rows_by_slot[slot] = splat;
+inline uint32_t pair_blocks(const TileGrid& grid) { return uint32_t((grid.rows_per_camera + kPairThreads - 1) / kPairThreads); }
+
+// Pairs of each tile, of each warp where its pairs get slots, and visible splats.
+__global__ void __launch_bounds__(kPairThreads) count_pairs(RasterizationBlendArgs<float> a, TileGrid grid, Pairs pairs, uint32_t blocks,
+                                                            uint32_t* warp_slots) {
+  const LaneSplat splat(a, grid, blocks);
+  const WarpTiles tiles(a.splats, grid, splat.camera, splat.row, splat.visible);
+  uint32_t total = 0;
+  for (int item = 0; item < tiles.n_items; item += kWarp) {
+    const TileSpan span = tiles.span(grid, item + lane_index());
+    const SpanPairs numbers = number_pairs(span);
+    for_each_pair(span, numbers, [&](uint32_t, int, uint32_t tile, bool is_pair) {
+      if (is_pair) atomicAdd(&pairs.tile_range[tile].y, 1u);
+    });
+    total += numbers.n;
+  }
+  if (warp_slots && lane_index() == 0) warp_slots[splat.warp] = total;
+  const int n_visible = __syncthreads_count(splat.visible);
+  if (threadIdx.x == 0 && n_visible > 0) atomicAdd(reinterpret_cast<unsigned long long*>(pairs.counts), (unsigned long long)(n_visible));
+}
+
+// The sums of all blocks of `sum_counts`, in memory that begins as zeros: a ticket, then a number a block, whose upper two bits say which sum it is.
+constexpr unsigned long long kOwnSum = 1ull << 62, kWholeSum = 2ull << 62, kSumBits = kOwnSum - 1;
+
+// Sum of the blocks before this one, for which nobody waits in vain: blocks are numbered by when they begin. All 32 lanes of a warp must call.
+__device__ __forceinline__ unsigned long long sum_before(unsigned long long* sums, int64_t block) {
+  unsigned long long sum = 0;
+  for (int64_t nearest = block - 1; nearest >= 0; nearest -= kWarp) {
+    const int64_t at = nearest - lane_index();
+    unsigned long long word = at < 0 ? kWholeSum : 0;
+    while (word == 0) word = atomicAdd(sums + at, 0ull);
+    const unsigned whole = __ballot_sync(kFullMask, word >= kWholeSum);
+    const int last = whole ? __ffs(int(whole)) - 1 : kWarp - 1;  // the nearest whole sum has all that lies before it
+    sum += warp_sum(lane_index() <= last ? word & kSumBits : 0ull);
+    if (whole) break;
+  }
+  return sum;
+}
+
+struct CountSums {
+  unsigned long long* sums;  // [1 + blocks]
+  uint32_t* warp_slots;      // [warps] in: pairs; out: slot of the first, on top of the number of pairs; null when nothing is kept
+  int64_t n_tiles, n_warps;
+};
+
+// Prefix sums over the tiles' pairs and, after them, the warps': a tile gets its first place, a warp its first slot. Slots follow the rows of
+// splats; all that matters is that a splat's lie side by side, in an order that does not change.
+__global__ void __launch_bounds__(kThreads) sum_counts(Pairs pairs, CountSums c, int64_t* statistics) {
+  GAF_SHARED(int64_t, block);
+  GAF_SHARED(unsigned long long, parts, [kThreads / kWarp]);
+  if (threadIdx.x == 0) block = int64_t(atomicAdd(c.sums, 1ull));
+  __syncthreads();
+  const int64_t first = block * kSumBlock + threadIdx.x * kSumItems;
+  uint32_t counts[kSumItems];
+  unsigned long long own = 0;
+#pragma unroll
+  for (int k = 0; k < kSumItems; ++k) {
+    const int64_t i = first + k, warp = i - c.n_tiles;
+    counts[k] = warp < 0 ? pairs.tile_range[i].y : warp < c.n_warps ? c.warp_slots[warp] : 0;
+    own += counts[k];
+  }
+  const unsigned long long upto = warp_inclusive_sum(own);
+  if (lane_index() == kWarp - 1) parts[warp_index()] = upto;
+  __syncthreads();
+  if (warp_index() == 0) {
+    const unsigned long long part = lane_index() < kThreads / kWarp ? parts[lane_index()] : 0, sum = warp_inclusive_sum(part);
+    const unsigned long long total = __shfl_sync(kFullMask, sum, kWarp - 1);
+    unsigned long long* mine = c.sums + 1 + block;
+    if (lane_index() == 0 && block > 0) atomicExch(mine, kOwnSum | total);
+    const unsigned long long before = sum_before(c.sums + 1, block);
+    if (lane_index() == 0) atomicExch(mine, kWholeSum | (before + total));
+    if (lane_index() < kThreads / kWarp) parts[lane_index()] = before + sum - part;
+  }
+  __syncthreads();
+  unsigned long long sum = parts[warp_index()] + upto - own;
+#pragma unroll
+  for (int k = 0; k < kSumItems; ++k) {
+    const int64_t i = first + k, warp = i - c.n_tiles;
+    if (warp < 0) {
+      pairs.tile_range[i] = {uint32_t(sum), uint32_t(sum)};  // pairs come in by counting the end up; numbers that do not fit are not used
+    } else if (warp < c.n_warps) {
+      c.warp_slots[warp] = uint32_t(sum);
+    }
+    sum += counts[k];
+    if (warp != -1) continue;
+    pairs.counts[1] = statistics[1] = int64_t(sum);
+    statistics[0] = pairs.counts[0];
+    statistics[2] = 0;
   }
 }
 
-// starts [ceil(n / 32) + 1]: sums of the totals.
-__global__ void __launch_bounds__(kEmitThreads) emit_pairs(const float* splats, TileGrid grid, Pairs pairs, const uint32_t* keys, int64_t n,
-                                                           const int64_t* starts, PairSink sink) {
-  const int64_t i = thread_index(), n_pairs = starts[(n + kWarp - 1) / kWarp];
-  if (i == 0) pairs.counts[1] = n_pairs;
-  const bool fits = n_pairs <= pairs.capacity, visible = fits && i < n && keys[i] != kNoDepth;
-  const uint32_t row = visible ? pairs.order[i] : 0;
-  const WarpTiles tiles(splats, grid, row, visible);
-  int64_t slot = tiles.n_items > 0 ? starts[i / kWarp] : 0;
+// Every tile's pairs in whatever order they come.
+__global__ void __launch_bounds__(kPairThreads) emit_pairs(RasterizationBlendArgs<float> a, TileGrid grid, Pairs pairs, uint32_t blocks,
+                                                           const uint32_t* warp_slots, PairKeys keys) {
+  if (too_many(pairs)) return;
+  const LaneSplat splat(a, grid, blocks);
+  const WarpTiles tiles(a.splats, grid, splat.camera, splat.row, splat.visible);
+  const uint32_t depth = splat.visible ? __float_as_uint(a.depths[splat.at]) : 0, first_row = splat.row - uint32_t(lane_index());
+  uint32_t slot = pairs.slots ? warp_slots[splat.warp] - uint32_t(pairs.counts[1]) : 0;
+  if (pairs.slots && splat.in_camera && !tiles.has_rows()) pairs.first_slot[splat.row] = pairs.end_slot[splat.row] = 0;
   for (int base = 0; base < tiles.n_items; base += kWarp) {
     const int item = base + lane_index();
     const TileSpan span = tiles.span(grid, item);
-    const uint32_t count = uint32_t(span.count()), sum = warp_inclusive_sum(count);
-    const uint32_t n_here = __shfl_sync(kFullMask, sum, kWarp - 1), splat = __shfl_sync(kFullMask, row, span.owner);
+    const SpanPairs numbers = number_pairs(span);
     if (pairs.slots && item < tiles.n_items) {
-      if (span.is_first) pairs.first_slot[splat] = uint32_t(slot) + sum - count;
-      if (span.is_last) pairs.end_slot[splat] = uint32_t(slot) + sum;
+      if (span.is_first) pairs.first_slot[first_row + span.owner] = slot + numbers.before;
+      if (span.is_last) pairs.end_slot[first_row + span.owner] = slot + numbers.before + uint32_t(span.count());
     }
-    write_spans(sink, span, splat, sum - count, n_here, slot);
-    slot += n_here;
+    for_each_pair(span, numbers, [&](uint32_t j, int owner, uint32_t tile, bool is_pair) {
+      const uint32_t depth_of_owner = __shfl_sync(kFullMask, depth, owner), row = first_row + uint32_t(owner);
+      if (!is_pair) return;
+      const uint32_t place = atomicAdd(&pairs.tile_range[tile].y, 1u);
+      keys.keys[place] = pair_key(depth_of_owner, pairs.slots ? slot + j : row);
+      if (pairs.slots) keys.rows_by_slot[slot + j] = row;
+    });
+    slot += numbers.n;
   }
-  // The sort has no other length than the capacity: what is left over goes behind the last tile.
-  for (int64_t s = (fits ? n_pairs : 0) + i; s < pairs.capacity; s += int64_t(gridDim.x) * blockDim.x) {
-    sink.tiles[s] = sink.n_tiles;
-    sink.values[s] = 0;
-  }
-}
-
-// Where each tile's places begin and end; tiles without pairs keep the zeros that are there. Also turns slots into rows.
-__global__ void __launch_bounds__(kThreads) find_ranges(Pairs pairs, const uint32_t* tiles, const uint32_t* rows_by_slot) {
-  const int64_t i = thread_index(), n = too_many(pairs) ? 0 : pairs.counts[1];
-  if (i >= n) return;
-  const uint32_t tile = tiles[i];
-  if (i == 0 || tiles[i - 1] != tile) pairs.tile_range[tile].x = uint32_t(i);
-  if (i + 1 == n || tiles[i + 1] != tile) pairs.tile_range[tile].y = uint32_t(i + 1);
-  if (pairs.slots) pairs.rows[i] = rows_by_slot[pairs.slots[i]];
 }
 
 // Hands out arrays of one block of memory; with a null block it counts.
@@ -131,10 +165,12 @@ class Carver {
   int64_t bytes_ = 0;
 };
 
-// The arrays that must be zero come first, then those that must be -1.
+// The arrays that must be zero come first.
 struct Layout {
   Pairs pairs;
-  int64_t zero_bytes, minus_bytes, bytes;
+  unsigned long long* sums;  // of `sum_counts`
+  int64_t n_warps;           // whose pairs get slots: 0 when nothing is kept
+  int64_t zero_bytes, bytes;
 };
 
 Layout layout(uint8_t* memory, const RasterizationBlendArgs<float>& a, int64_t capacity, bool keep) {
@@ -143,15 +179,15 @@ Layout layout(uint8_t* memory, const RasterizationBlendArgs<float>& a, int64_t c
   const int64_t channels = a.n_channels < kSplatChannels ? a.n_channels : kSplatChannels;
   Carver c(memory);
   Layout l;
+  l.n_warps = keep ? a.n_cameras * pair_blocks(grid) * kPairWarps : 0;
   l.pairs.capacity = capacity;
-  l.pairs.counts = c.take<int64_t>(3);
-  l.pairs.depth_range = c.take<uint32_t>(2);
+  l.pairs.counts = c.take<int64_t>(2);
+  l.sums = c.take<unsigned long long>(1 + (n_tiles + l.n_warps + kSumBlock - 1) / kSumBlock);
   l.pairs.tile_range = c.take<uint2>(n_tiles);
+  l.zero_bytes = c.bytes();
   l.pairs.first_slot = c.take<uint32_t>(keep ? n_rows : 0);
   l.pairs.end_slot = c.take<uint32_t>(keep ? n_rows : 0);
-  l.zero_bytes = c.bytes();
   l.pairs.bucket_tile = c.take<int32_t>(keep ? n_buckets : 0);
-  l.minus_bytes = c.bytes() - l.zero_bytes;
   l.pairs.order = c.take<uint32_t>(a.n_cameras * a.n_gaussians);
   l.pairs.stops = c.take<uint32_t>(keep ? n_tiles * kSubtiles : 0);
   l.pairs.rows = c.take<uint32_t>(capacity);
@@ -171,45 +207,33 @@ Pairs pairs_in(uint8_t* memory, const RasterizationBlendArgs<float>& a, int64_t 
 }
 
 void find_pairs(const RasterizationBlendArgs<float>& a, const TileGrid& grid, const Pairs& pairs, Stream stream) {
-  const char* name = "rasterization_blend_fwd";
   const bool keep = pairs.slots != nullptr;
   const Layout l = layout(reinterpret_cast<uint8_t*>(pairs.counts), a, pairs.capacity, keep);
-  fill_bytes(name, pairs.counts, 0, size_t(l.zero_bytes), stream);
-  fill_bytes(name, reinterpret_cast<uint8_t*>(pairs.counts) + l.zero_bytes, 0xff, size_t(l.minus_bytes), stream);
-  const int64_t n = a.n_cameras * a.n_gaussians, n_tiles = a.n_cameras * grid.n_tiles, warps = (n + 31) / 32, capacity = pairs.capacity;
-  if (n == 0 || n_tiles == 0) return;
+  fill_bytes(kBlendFwd, pairs.counts, 0, size_t(l.zero_bytes), stream);
+  const int64_t n_tiles = a.n_cameras * grid.n_tiles, n = a.n_cameras * a.n_gaussians;
+  if (n_tiles == 0) return fill_bytes(kBlendFwd, a.statistics, 0, 3 * sizeof(int64_t), stream);
 
-  const int tile_bits = bits_for(n_tiles + 1);
-  size_t sort_depths = 0, sort_tiles = 0, sum = 0;
-  sort_pairs(name, nullptr, sort_depths, SortPairs{nullptr, nullptr, nullptr, nullptr, n, kDepthBits}, stream);
-  sort_pairs(name, nullptr, sort_tiles, SortPairs{nullptr, nullptr, nullptr, nullptr, capacity, tile_bits}, stream);
-  prefix_sum(name, nullptr, sum, nullptr, nullptr, warps, stream);
+  // Without room for the pairs the same memory holds a key for every splat.
+  const int64_t n_keys = pairs.capacity > n ? pairs.capacity : n;
   uint8_t* memory = nullptr;
-  uint32_t *keys, *rows, *sorted_keys, *totals, *tiles, *sorted_tiles, *values, *rows_by_slot;
-  int64_t* starts;
-  uint8_t* temp;
+  PairKeys keys;
+  uint32_t* warp_slots;
   for (int round = 0; round < 2; ++round) {  // the first counts bytes
     Carver c(memory);
-    keys = c.take<uint32_t>(n), rows = c.take<uint32_t>(n), sorted_keys = c.take<uint32_t>(n), totals = c.take<uint32_t>(warps);
-    starts = c.take<int64_t>(warps + 1);
-    tiles = c.take<uint32_t>(capacity), sorted_tiles = c.take<uint32_t>(capacity), values = c.take<uint32_t>(capacity);
-    rows_by_slot = c.take<uint32_t>(keep ? capacity : 0);
-    const size_t most = sort_depths > sort_tiles ? sort_depths : sort_tiles;
-    temp = c.take<uint8_t>(int64_t(most > sum ? most : sum));
+    keys.keys = c.take<uint64_t>(n_keys), keys.more = c.take<uint64_t>(n_keys);
+    keys.rows_by_slot = c.take<uint32_t>(keep ? pairs.capacity : 0);
+    warp_slots = c.take<uint32_t>(l.n_warps);
     if (round == 0) memory = stream.scratch<uint8_t>(c.bytes());
   }
-  if (!keep) rows_by_slot = nullptr;
+  if (!keep) warp_slots = nullptr;
 
-  launch(name, find_depth_range, blocks_for(n), dim3(kThreads), 0, stream, a, pairs);
-  launch(name, depth_keys, blocks_for(n), dim3(kThreads), 0, stream, a, grid, pairs, keys, rows);
-  sort_pairs(name, temp, sort_depths, SortPairs{keys, sorted_keys, rows, pairs.order, n, kDepthBits}, stream);
-  const dim3 blocks = blocks_for(n, kEmitThreads), block(kEmitThreads);
-  launch(name, count_pairs, blocks, block, 0, stream, a.splats, grid, sorted_keys, pairs.order, n, totals);
-  prefix_sum(name, temp, sum, totals, starts, warps, stream);
-  const PairSink sink = {tiles, values, rows_by_slot, uint32_t(n_tiles)};
-  launch(name, emit_pairs, blocks, block, 0, stream, a.splats, grid, pairs, sorted_keys, n, starts, sink);
-  sort_pairs(name, temp, sort_tiles, SortPairs{tiles, sorted_tiles, values, keep ? pairs.slots : pairs.rows, capacity, tile_bits}, stream);
-  launch(name, find_ranges, blocks_for(capacity), dim3(kThreads), 0, stream, pairs, sorted_tiles, rows_by_slot);
+  const uint32_t blocks = pair_blocks(grid);
+  const dim3 pair_grid(unsigned(a.n_cameras * blocks)), pair_block(kPairThreads);
+  launch(kBlendFwd, count_pairs, pair_grid, pair_block, 0, stream, a, grid, pairs, blocks, warp_slots);
+  launch(kBlendFwd, sum_counts, blocks_for(n_tiles + l.n_warps, kSumBlock), dim3(kThreads), 0, stream, pairs,
+         CountSums{l.sums, warp_slots, n_tiles, l.n_warps}, a.statistics);
+  launch(kBlendFwd, emit_pairs, pair_grid, pair_block, 0, stream, a, grid, pairs, blocks, warp_slots, keys);
+  sort_tile_lists(a, grid, pairs, keys, stream);
 }
 
 }  // namespace gaf::cuda

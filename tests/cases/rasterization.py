@@ -112,6 +112,34 @@ def gradient_scenes() -> list[Scene]:
     return [*out, scene("per_camera", per_camera=True, **small), scene("plain", channels=2, **small)]
 
 
+COLUMN_OPACITY = 0.004  # so little that 2,300 splats are seen before it is dark
+
+
+def column(n: int, cameras: int) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Splats behind the one pixel of each camera, some equally far, most one unit in the last place apart: float32 arguments of
+    `rasterization`, their Ks, and how many splats lie in front of each [C, N]. Of equally far ones the first is in front."""
+    g = torch.Generator().manual_seed(n)
+    units = torch.randint(0, 1 + n // 2, (cameras, n), generator=g, dtype=torch.int32)
+    units[:, ::7] += 1 << 24  # in other octaves
+    z = (units + 0x3F800000).view(torch.float32)  # 1 m and more
+    tensors = {
+        "means": torch.stack([torch.zeros_like(z), torch.zeros_like(z), z], -1),
+        "quats": torch.tensor([1.0, 0, 0, 0]).repeat(cameras, n, 1),
+        "scales": (0.1 * z)[..., None].repeat(1, 1, 3),
+        "opacities": torch.full((cameras, n), COLUMN_OPACITY),
+        "colors": torch.zeros(cameras, n, 1),
+        "viewmats": torch.eye(4).repeat(cameras, 1, 1),
+    }
+    ranks = torch.empty(cameras, n, dtype=torch.long)
+    ranks.scatter_(1, units.long().argsort(dim=1, stable=True), torch.arange(n).expand(cameras, n))
+    return tensors, torch.tensor([[40.0, 0, 0.5], [0, 40, 0.5], [0, 0, 1]]).repeat(cameras, 1, 1), ranks
+
+
+def column_ranks(v_colors: Tensor) -> Tensor:
+    """The ranks that a column's splats had, of the gradient of the image's sum by the colours: it is opacity (1 - opacity)^rank."""
+    return torch.log(v_colors[..., 0].double() / COLUMN_OPACITY) / np.log1p(-COLUMN_OPACITY)
+
+
 RESOLUTIONS = {"256x256": (256, 256, 640.0), "512x512": (512, 512, 1280.0), "802x550": (802, 550, 2005.0)}  # height, width, focal length
 LARGE = {"1024x1024": (1024, 1024, 2560.0)}  # for GPUs
 

@@ -102,11 +102,13 @@ def test_atomic_gradients(scene):
 
 
 class NoRoom(pair_room.PairRoom):
-    """Never has room for more than 64 pairs, and does not grow."""
+    """Never has room for more than CAPACITY pairs, and does not grow."""
+
+    CAPACITY = 64
 
     def __init__(self, n_splats):
         super().__init__(n_splats)
-        self.capacity = 64
+        self.capacity = self.CAPACITY
 
     def fit(self, n_pairs):
         self.n_pairs = n_pairs
@@ -126,19 +128,51 @@ def test_more_pairs_than_room_give_the_same_image_and_gradients(scene, monkeypat
     assert kind["n_pairs"] > kind["capacity"] == 64
 
 
-def test_the_farthest_depth_of_a_range_that_ends_at_a_step_is_drawn():
-    """2^25 - 2 units in the last place apart: a step of two, and the last step's number would be that of splats out of sight."""
-    bits = torch.tensor([0x3F800000, 0x3F800000 + 0x01FFFFFE], dtype=torch.int32)
-    z = bits.view(torch.float32)
-    means = torch.stack([torch.tensor([-0.25, 0.25]) * z, torch.zeros(2), z], 1)
-    K, quats = torch.tensor([[[40.0, 0, 24], [0, 40, 24], [0, 0, 1]]]), torch.tensor([[1.0, 0, 0, 0]] * 2)
-    inputs = (means, quats, 0.05 * z[:, None].expand(2, 3), torch.tensor([0.9, 0.9]), torch.rand(2, 3))
+def assert_ranks(n: int, cameras: int, order: str) -> None:
+    tensors, Ks, ranks = cases.column(n, cameras)
+    tensors["colors"].requires_grad_()
+    with emulated(order, n):
+        image, _, meta = rasterization(*tensors.values(), Ks, 1, 1)
+        image.sum().backward()
+    assert meta["n_pairs"] == meta["n_visible"] == cameras * n
+    assert (cases.column_ranks(tensors["colors"].grad) - ranks).abs().max() < 0.1
 
-    def call(*tensors):
-        return rasterization(*tensors, torch.eye(4)[None], K, 48, 48)[:2]
 
-    assert call(*inputs)[1][0, 24, (14, 34)].min() > 0.5  # both are there to be missed
-    assert_parity(call, inputs, (0,), orders=("fifo",), compare=close)
+# Up to 64 keys are one run of a warp, 512 and 1024 the two sizes that are sorted in shared memory; 2,200 are two rounds of three pieces.
+@pytest.mark.parametrize("n", [1, 2, 33, 65, 1030] if SMALL else [1, 2, 31, 33, 64, 65, 200, 511, 513, 700, 1024, 1025, 2048, 2200])
+def test_lists_of_any_length_are_sorted_by_depth_then_row(n):
+    assert_ranks(n, cameras=2 if n < 1024 else 1, order="random")
+
+
+@pytest.mark.parametrize("n", [40, 1030] if SMALL else [16, 40, 2200])
+def test_without_room_each_camera_has_its_splats_by_depth_then_row(n, monkeypatch):
+    monkeypatch.setattr(pair_room, "PairRoom", NoRoom)
+    monkeypatch.setattr(pair_room, "STEP", 16)
+    monkeypatch.setattr(NoRoom, "CAPACITY", 16)
+    assert_ranks(n, cameras=3 if n < 1024 else 2, order="lifo")
+
+
+@large
+def test_more_tiles_and_warps_than_one_block_sums():
+    """1,300 cameras of one pixel: 1,300 tiles and 5,200 warps, in seven blocks."""
+    scene = cases.scene(n=5, cameras=1300, width=1, height=1, channels=1, scale=0.4)
+    call, inputs = outputs_of(scene)
+    assert_parity(call, inputs, (4,), orders=("random",), compare=close)
+    (kind,) = pair_room.report()
+    assert kind["n_pairs"] > 2000
+
+
+@large
+def test_tiles_without_splats_are_background():
+    scene = cases.scene(n=3, cameras=2, scale=0.004, spread=0.05, width=75, height=51)
+    call, inputs = outputs_of(scene)
+    assert_parity(call, inputs, differentiable(scene), compare=close)
+    with emulated():
+        image, alpha, meta = scene.call(rasterization, scene.tensors(torch.float32))
+    assert 0 < meta["n_pairs"] < 2 * meta["tile_width"] * meta["tile_height"] // 2
+    empty = alpha[..., 0] == 0
+    backgrounds = scene.inputs["backgrounds"].float()[:, None, None].expand_as(image)
+    assert empty.double().mean() > 0.9 and torch.equal(image[empty], backgrounds[empty])
 
 
 @large

@@ -42,8 +42,9 @@ class WarpTiles {
  public:
   int n_items = 0;  // rows of tiles of all lanes
 
-  // All 32 lanes must call; those whose splat is not visible take part with nothing.
-  __device__ __forceinline__ WarpTiles(const float* splats, const TileGrid& grid, uint32_t row, bool visible) {
+  // All 32 lanes must call, each with a splat of the camera; those whose splat is not visible take part with nothing.
+  __device__ __forceinline__ WarpTiles(const float* splats, const TileGrid& grid, int64_t camera, uint32_t row, bool visible)
+      : first_tile_(uint32_t(camera * grid.n_tiles)) {
     int rows = 0;
     e_ = {0, 0, 0, 0, 0, 0, 0, 0};
     if (visible) {
@@ -52,12 +53,13 @@ class WarpTiles {
       const int low = tile_floor(e_.y - half, grid.tiles_y), high = tile_floor(e_.y + half, grid.tiles_y - 1);
       first_row_ = low > 0 ? low : 0;
       rows = high >= first_row_ ? high - first_row_ + 1 : 0;
-      first_tile_ = uint32_t(row / grid.rows_per_camera * grid.n_tiles);
     }
     ends_ = warp_inclusive_sum(uint32_t(rows));
     starts_ = ends_ - uint32_t(rows);
     n_items = int(__shfl_sync(kFullMask, ends_, kWarp - 1));
   }
+
+  __device__ __forceinline__ bool has_rows() const { return ends_ > starts_; }
 
   // All 32 lanes must call, each with its item; those beyond the last get an empty span.
   __device__ __forceinline__ TileSpan span(const TileGrid& grid, int item) const {
@@ -66,7 +68,6 @@ class WarpTiles {
     const Ellipse<float> e = {of(e_.x), of(e_.y), of(e_.inv_u_x), of(e_.slant), of(e_.v_y), of(e_.reach2), of(e_.side_y), of(e_.half_height)};
     const int start = int(__shfl_sync(kFullMask, starts_, owner)), end = int(__shfl_sync(kFullMask, ends_, owner));
     const int y = __shfl_sync(kFullMask, first_row_, owner) + item - start;
-    const uint32_t first_tile = __shfl_sync(kFullMask, first_tile_, owner);
     TileSpan s = {0, 0, -1, owner, item == start, item + 1 == end};
     const float top = float(y) * kTile + 0.5f - e.y;
     const EllipseSpan<float> at = ellipse_in_slab(e, top, top + float(kTile - 1));
@@ -75,14 +76,39 @@ class WarpTiles {
     const int low = tile_floor(at.left + 0.5f, grid.tiles_x), high = tile_floor(at.right - 0.5f, grid.tiles_x - 1);
     s.first_x = low > 0 ? low : 0;
     s.last_x = high;
-    s.first = first_tile + uint32_t(y) * uint32_t(grid.tiles_x) + uint32_t(s.first_x);
+    s.first = first_tile_ + uint32_t(y) * uint32_t(grid.tiles_x) + uint32_t(s.first_x);
     return s;
   }
 
  private:
   Ellipse<float> e_;
   int first_row_ = 0;
-  uint32_t first_tile_ = 0, starts_ = 0, ends_ = 0;
+  uint32_t first_tile_, starts_ = 0, ends_ = 0;
 };
+
+// Pairs of splats and tiles, 32 spans at a time.
+struct SpanPairs {
+  uint32_t before;  // pairs of the spans of the lanes before this one
+  uint32_t n;       // of all lanes: fewer than 2^32, for a camera has fewer than 2^27 tiles (memory for 2^35 pixels)
+};
+
+// All 32 lanes must call.
+__device__ __forceinline__ SpanPairs number_pairs(const TileSpan& span) {
+  const uint32_t count = uint32_t(span.count()), sum = warp_inclusive_sum(count);
+  return {sum - count, __shfl_sync(kFullMask, sum, kWarp - 1)};
+}
+
+// Calls f(j, owner, tile, is_pair) with j < n rounded up to 32, 32 pairs at a time: a row of tiles may hold one pair or hundreds, so the lanes
+// share the pairs, not the rows. All 32 lanes must call, and f is called by all 32; where `is_pair` is false there is nothing left for the lane.
+template <class F>
+__device__ __forceinline__ void for_each_pair(const TileSpan& span, const SpanPairs& pairs, F&& f) {
+  for (uint32_t base = 0; base < pairs.n; base += kWarp) {
+    const uint32_t j = base + uint32_t(lane_index());
+    const int from = lane_of(pairs.before + uint32_t(span.count()), j);
+    const uint32_t start = __shfl_sync(kFullMask, pairs.before, from), tile = __shfl_sync(kFullMask, span.first, from);
+    const int owner = __shfl_sync(kFullMask, span.owner, from);
+    f(j, owner, tile + (j - start), j < pairs.n);
+  }
+}
 
 }  // namespace gaf::cuda

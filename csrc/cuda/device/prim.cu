@@ -37,42 +37,17 @@ void sort_pairs(const char* name, void* temp, size_t& temp_bytes, const SortPair
   });
 }
 
-void prefix_sum(const char* name, void* temp, size_t& temp_bytes, const uint32_t* in, int64_t* out, int64_t n, Stream) {
-  const size_t needed = demand(name, temp, temp_bytes, n);
-  if (!temp) return;
-  simt::host_task(name, [&] {
-    simt::fill(temp, 0x5a, needed);
-    out[0] = 0;
-    for (int64_t i = 0; i < n; ++i) out[i + 1] = out[i] + in[i];
-  });
-}
-
 }  // namespace gaf::cuda
 
 #else
 
 #include <cub/device/device_radix_sort.cuh>
-#include <cub/device/device_scan.cuh>
-#include <thrust/iterator/transform_iterator.h>
 
 namespace gaf::cuda {
-namespace {
-
-struct Widen {
-  __host__ __device__ int64_t operator()(uint32_t x) const { return x; }
-};
-
-}  // namespace
 
 void sort_pairs(const char* name, void* temp, size_t& temp_bytes, const SortPairs& a, Stream stream) {
   check(name, cub::DeviceRadixSort::SortPairs(temp, temp_bytes, a.keys_in, a.keys_out, a.values_in, a.values_out, int32_t(a.n), 0, a.bits,
                                               static_cast<cudaStream_t>(stream.handle)));
-}
-
-void prefix_sum(const char* name, void* temp, size_t& temp_bytes, const uint32_t* in, int64_t* out, int64_t n, Stream stream) {
-  if (temp) fill_bytes(name, out, 0, sizeof(int64_t), stream);
-  const auto wide = thrust::make_transform_iterator(in, Widen{});
-  check(name, cub::DeviceScan::InclusiveSum(temp, temp_bytes, wide, out + 1, int32_t(n), static_cast<cudaStream_t>(stream.handle)));
 }
 
 }  // namespace gaf::cuda

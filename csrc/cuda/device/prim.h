@@ -1,4 +1,4 @@
-// Sorting and scanning whole arrays: CUB on a GPU, a host loop in the emulator. Nothing here waits for the GPU, so all may be captured in a graph.
+// Sorting whole arrays: CUB on a GPU, a host loop in the emulator. Nothing here waits for the GPU, so all may be captured in a graph.
 //
 // Two calls each, as CUB does it: with temp = null only `temp_bytes` is set (nothing is read, pointers may be null); then the work is enqueued.
 // The size depends on n alone. `sort_pairs(name, ..., stream)` without temp takes its memory from stream.memory.
@@ -20,19 +20,10 @@ struct SortPairs {
 };
 void sort_pairs(const char* name, void* temp, size_t& temp_bytes, const SortPairs& a, Stream stream);
 
-// out[0] = 0, out[i + 1] = in[0] + ... + in[i]: the total is out[n].
-void prefix_sum(const char* name, void* temp, size_t& temp_bytes, const uint32_t* in, int64_t* out, int64_t n, Stream stream);
-
 inline void sort_pairs(const char* name, const SortPairs& a, Stream stream) {
   size_t temp_bytes = 0;
   sort_pairs(name, nullptr, temp_bytes, a, stream);
   sort_pairs(name, stream.memory->bytes(temp_bytes), temp_bytes, a, stream);
-}
-
-inline void prefix_sum(const char* name, const uint32_t* in, int64_t* out, int64_t n, Stream stream) {
-  size_t temp_bytes = 0;
-  prefix_sum(name, nullptr, temp_bytes, in, out, n, stream);
-  prefix_sum(name, stream.memory->bytes(temp_bytes), temp_bytes, in, out, n, stream);
 }
 
 // Bits that hold every number below n; at least 1.

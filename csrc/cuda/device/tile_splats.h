@@ -33,7 +33,7 @@ struct ThreadPixel {
   }
 };
 
-// Nearest first. A frame with too many pairs has none: then a tile walks all splats, and what does not touch it has an empty mask.
+// Nearest first. A frame with too many pairs has none: then a tile walks all of its camera's, and what does not touch it has an empty mask.
 struct TileList {
   const uint32_t* rows;
   uint32_t begin, end;
@@ -42,8 +42,8 @@ struct TileList {
   __device__ __forceinline__ TileList(const Pairs& pairs, int64_t tile) : whole(too_many(pairs)) {
     const uint2 range = pairs.tile_range[tile];
     rows = whole ? pairs.order : pairs.rows;
-    begin = whole ? 0 : range.x;
-    end = whole ? uint32_t(pairs.counts[0]) : range.y;
+    begin = range.x;
+    end = range.y;
   }
 };
 
@@ -80,15 +80,14 @@ __device__ __forceinline__ TileSplat load_tile_splat(const BlendPass& p, const T
   TileSplat s;
   s.shape = make_float4(w.u_x, w.u_y, w.v_y, f1.y);
   s.origin = make_float2(o.u_0, o.v_0);
-  const int64_t gaussian = int64_t(row) - int64_t(place.camera) * p.grid.rows_per_camera;
-  const bool mine = gaussian >= 0 && gaussian < p.grid.rows_per_camera;
-  s.subtiles = mine ? subtiles_of(ellipse_of(x, y, w, f1.y)) : 0;
+  s.subtiles = subtiles_of(ellipse_of(x, y, w, f1.y));
   s.color = make_float4(f1.z, f1.w, 0, 0);
   if (!p.args.features) {
     const float2 f2 = reinterpret_cast<const float2*>(fields)[4];
     s.color.z = f2.x;
     s.color.w = f2.y;
-  } else if (mine) {
+  } else {
+    const int64_t gaussian = int64_t(row) - int64_t(place.camera) * p.grid.rows_per_camera;
     const float* f = p.args.features + (place.camera * p.args.n_gaussians + gaussian) * p.args.n_channels + p.first_channel;
     s.color.x = f[0];
     s.color.y = p.n_channels > 1 ? f[1] : 0.f;

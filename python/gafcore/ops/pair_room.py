@@ -19,7 +19,7 @@ STEP = 4096  # capacities are multiples of it
 MOST = (1 << 31) - STEP  # the kernels number pairs with 31 bits
 KINDS = 64  # kinds of frames remembered
 _FIRST_GUESS = 4  # pairs a Gaussian
-_SPARE = 1.3  # every frame sorts its whole room
+_SPARE = 1.3  # room costs memory, some 50 bytes a pair with gradients, and no time
 TIGHT = 0.85  # share of the room in use from which it grows
 
 Kind = tuple[str, int, int, int, int]
