@@ -101,25 +101,28 @@ class Walk {
   // Rows of the images come one by one. Row y gives the moments of row y - 5, and those, a step later, the gradient of row y - 10.
   template <bool kFirst, bool kLast>
   __device__ __forceinline__ void walk() {
-    const int first = y0_ - S::kAbove, last = y1_ + S::kAbove;
+    const int first = y0_ - S::kAbove, last = y1_ + S::kAbove, pitch = width() * channels();
+    int64_t next = row_of(first) * channels();  // where the row to be fetched starts
     if constexpr (kLast) {
-      fetch(first);
+      fetch(first, next);
       store(row_[0]);
     }
+    int buffer = 0;
 #pragma unroll 1
-    for (int y = first; y < last; ++y) {
-      Row &row = row_[(y - first) & 1], &other = row_[(y - first + 1) & 1];
+    for (int y = first; y < last; ++y, buffer ^= 1) {
+      Row &row = row_[buffer], &other = row_[buffer ^ 1];
       meet();  // this row's images and the derivatives of the row before are there
       if constexpr (kLast) {
-        if (y + 1 < last) fetch(y + 1);
-        if constexpr (kGradient) gradient(other, y - 1);
+        next += pitch;
+        if (y + 1 < last) fetch(y + 1, next);
+        if constexpr (kGradient) gradient(other, y - 1, next - int64_t(2 * kSsimRadius + 2) * pitch);
         if (y + 1 < last) store(other);
       }
       if constexpr (kFirst) moments(row, y);
     }
     if constexpr (kGradient) {  // the last row's derivatives have no step of their own
       meet();
-      if constexpr (kLast) gradient(row_[(last - first + 1) & 1], last - 1);
+      if constexpr (kLast) gradient(row_[buffer ^ 1], last - 1, next - int64_t(2 * kSsimRadius + 1) * pitch);
     }
   }
 
@@ -138,18 +141,20 @@ class Walk {
   __device__ int x_of_moments() const { return x_of(lane_, kGradient ? 1 : 0); }
   __device__ bool inside(int x) const { return unsigned(x) < unsigned(width()); }
   __device__ bool counts(int x) const { return x >= a_.border && x < width() - a_.border; }
-  __device__ float mask(int y, int x) const { return a_.mask[row_of(y) + x]; }
-  __device__ __forceinline__ void weights(int y, int x0, float (&w)[kPixels]) const {
+  // 0 outside of the image and where `border` pixels at its sides do not count.
+  __device__ __forceinline__ void weights(int y, int x0, float (&w)[kPixels], int border) const {
+    const bool row_counts = y >= border && y < height() - border;
 #pragma unroll
-    for (int j = 0; j < kPixels; ++j) w[j] = 1;
+    for (int j = 0; j < kPixels; ++j) w[j] = row_counts && x0 + j >= border && x0 + j < width() - border ? 1.f : 0.f;
     if (!a_.mask) return;
 #pragma unroll
-    for (int j = 0; j < kPixels; ++j) w[j] = unsigned(y) < unsigned(height()) && inside(x0 + j) ? mask(y, x0 + j) : 0.f;
+    for (int j = 0; j < kPixels; ++j) w[j] = w[j] > 0 ? a_.mask[row_of(y) + x0 + j] : 0.f;
   }
 
   // A row of the images on its way to shared memory: a thread brings a slot, the first of them a second one.
-  __device__ __forceinline__ void fetch(int y) {
+  __device__ __forceinline__ void fetch(int y, int64_t at) {
     const bool there = unsigned(y) < unsigned(height());
+    const float *image = a_.image + at, *target = a_.target + at;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int slot = lane_ + i * S::kLanes, x0 = x_of(slot, kGradient ? 2 : 1), column = column_of(slot, kGradient ? 2 : 1);
@@ -157,9 +162,8 @@ class Walk {
 #pragma unroll
       for (int s = 0; s < kPixels; ++s) {
         if (!there || !inside(x0 + s) || slot >= S::kSlots) continue;
-        const int64_t n = row_of(y) * channels() + column + s * channels();
-        next_[i].at[2 * s] = a_.image[n];
-        next_[i].at[2 * s + 1] = a_.target[n];
+        next_[i].at[2 * s] = image[column + s * channels()];
+        next_[i].at[2 * s + 1] = target[column + s * channels()];
       }
     }
   }
@@ -173,7 +177,7 @@ class Walk {
     constexpr Window window;
     const int x0 = x_of_moments();
     float w[kPixels];
-    weights(y - kSsimRadius, x0, w);
+    weights(y - kSsimRadius, x0, w, a_.border);
     float m[4][kPixels] = {}, image[kPixels], target[kPixels];
 #pragma unroll
     for (int i = 0; i <= 2 * S::kReach; ++i) {
@@ -194,57 +198,48 @@ class Walk {
       }
     }
     if constexpr (!kGradient) {
-      if (y >= y0_ && y < y1_) compare(y, x0, image, target);
+      float w_l1[kPixels];
+      weights(y, x0, w_l1, 0);
+      if (y >= y0_ && y < y1_) difference(w_l1, image, target);
     }
 #pragma unroll
     for (int q = 0; q < 4; ++q) {
 #pragma unroll
       for (int j = 0; j < kPixels; ++j) m[q][j] = down(moments_[q][j], m[q][j]);
     }
-    similarity(row, m, w, y - kSsimRadius, x0);
+    similarity(row, m, w, y - kSsimRadius);
   }
 
-  __device__ __forceinline__ void similarity(Row& row, const float (&m)[4][kPixels], const float (&w)[kPixels], int y, int x0) {
-    const bool row_counts = y >= a_.border && y < height() - a_.border, own_row = y >= y0_ && y < y1_;
+  __device__ __forceinline__ void similarity(Row& row, const float (&m)[4][kPixels], const float (&w)[kPixels], int y) {
+    const bool own_row = y >= y0_ && y < y1_;
     Numbers<2 * kPixels> v_x_xx;
     Numbers<kPixels> v_xy;
 #pragma unroll
     for (int j = 0; j < kPixels; ++j) {
-      const bool here = row_counts && counts(x0 + j);
       const SsimMoments<float> moments = {m[0][j], m[1][j], m[2][j], m[3][j]};
       const SsimTerms<float> s = ssim_terms(moments);
-      if (here && own_row) ssim_ = fma_(w[j], s.value, ssim_);
+      if (own_row) ssim_ = fma_(w[j], s.value, ssim_);
       if constexpr (kGradient) {
         const SsimGrad<float> g = ssim_vjp(moments, s, w[j]);
-        v_x_xx.at[2 * j] = here ? g.v_x : 0.f;
-        v_x_xx.at[2 * j + 1] = here ? g.v_xx : 0.f;
-        v_xy.at[j] = here ? g.v_xy : 0.f;
+        v_x_xx.at[2 * j] = g.v_x, v_x_xx.at[2 * j + 1] = g.v_xx, v_xy.at[j] = g.v_xy;
       }
     }
     if constexpr (kGradient) row.v_x_xx[lane_] = v_x_xx, row.v_xy[lane_] = v_xy;
   }
 
-  __device__ __forceinline__ void compare(int y, int x0, const float (&image)[kPixels], const float (&target)[kPixels]) {
-    float w[kPixels];
-    weights(y, x0, w);
+  __device__ __forceinline__ void difference(const float (&w)[kPixels], const float (&image)[kPixels], const float (&target)[kPixels]) {
 #pragma unroll
     for (int j = 0; j < kPixels; ++j) l1_ = fma_(w[j], fabsf(image[j] - target[j]), l1_);
   }
 
   // `y`: the row of the images that brought these derivatives. They are of row y - 5; with them row y - 10 is complete.
-  __device__ __forceinline__ void gradient(const Row& row, int y) {
+  __device__ __forceinline__ void gradient(const Row& row, int y, int64_t at) {
     if (y < y0_ || lane_ >= S::kOwn) return;
     constexpr Window window;
     const int out = y - 2 * kSsimRadius, x0 = x_of(lane_, 0);
-    const int64_t first = row_of(out) * channels() + column_of(lane_, 0);
-    float image[kPixels] = {}, target[kPixels] = {};
-#pragma unroll
-    for (int j = 0; j < kPixels; ++j) {  // early: they take their time
-      if (out < y0_ || !inside(x0 + j)) continue;
-      image[j] = a_.image[first + j * channels()];
-      target[j] = a_.target[first + j * channels()];
-    }
-    if (out >= y0_) compare(out, x0, image, target);
+    const int column = column_of(lane_, 0);
+    float w[kPixels];
+    weights(out, x0, w, 0);
     float g[3][kPixels] = {};
 #pragma unroll
     for (int i = 0; i <= 2 * S::kReach; ++i) {
@@ -267,10 +262,18 @@ class Walk {
 #pragma unroll
       for (int j = 0; j < kPixels; ++j) g[q][j] = down(gradients_[q][j], g[q][j]);
     }
+    difference(w, image_, target_);
 #pragma unroll
     for (int j = 0; j < kPixels; ++j) {
-      if (out < y0_ || !inside(x0 + j)) continue;
-      a_.ssim_gradient[first + j * channels()] = fma_(2 * image[j], g[1][j], fma_(target[j], g[2][j], g[0][j]));
+      const float v = fma_(2 * image_[j], g[1][j], fma_(target_[j], g[2][j], g[0][j]));
+      if (out >= y0_ && inside(x0 + j)) (a_.ssim_gradient + at)[column + j * channels()] = v;
+    }
+    at += width() * channels();
+#pragma unroll
+    for (int j = 0; j < kPixels; ++j) {  // of the next row, which need not be waited for then
+      const bool there = unsigned(out + 1 - y0_) < unsigned(y1_ - y0_) && inside(x0 + j);
+      image_[j] = there ? (a_.image + at)[column + j * channels()] : 0.f;
+      target_[j] = there ? (a_.target + at)[column + j * channels()] : 0.f;
     }
   }
 
@@ -279,7 +282,7 @@ class Walk {
     if (begin >= end) return 0;
     if (!a_.mask) return float(end - begin);
     float sum = 0;
-    for (int y = begin; y < end; ++y) sum += mask(y, x);
+    for (int y = begin; y < end; ++y) sum += a_.mask[row_of(y) + x];
     return sum;
   }
 
@@ -298,10 +301,11 @@ class Walk {
 
   const Args& a_;
   Row* row_;       // [2]
-  int64_t pixel_;  // the image's first
+  int64_t pixel_;  // the first of the image
   int channel_;    // where channels are walked one by one
   int lane_, role_, y0_, y1_;
   Numbers<2 * kPixels> next_[2];
+  float image_[kPixels] = {}, target_[kPixels] = {};  // where the gradient is about to be complete
   float moments_[4][kPixels][kTaps - 1] = {}, gradients_[3][kPixels][kTaps - 1] = {};
   float l1_ = 0, ssim_ = 0;
 };
