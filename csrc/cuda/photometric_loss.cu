@@ -139,16 +139,21 @@ class Walk {
     return x_of(slot, margins) * channels() + (kStep > 1 ? slot % kStep : channel_);
   }
   __device__ int x_of_moments() const { return x_of(lane_, kGradient ? 1 : 0); }
+  __device__ bool own_row(int y) const { return unsigned(y - y0_) < unsigned(y1_ - y0_); }
   __device__ bool inside(int x) const { return unsigned(x) < unsigned(width()); }
   __device__ bool counts(int x) const { return x >= a_.border && x < width() - a_.border; }
-  // 0 outside of the image and where `border` pixels at its sides do not count.
-  __device__ __forceinline__ void weights(int y, int x0, float (&w)[kPixels], int border) const {
+  // Weights of this thread's pixels: 0 outside of the image, and where `border` pixels at its sides do not count. `sum`: of those of own rows, where
+  // there is a mask.
+  __device__ __forceinline__ void weights(int y, int x0, int border, float (&w)[kPixels], float& sum) const {
     const bool row_counts = y >= border && y < height() - border;
 #pragma unroll
     for (int j = 0; j < kPixels; ++j) w[j] = row_counts && x0 + j >= border && x0 + j < width() - border ? 1.f : 0.f;
     if (!a_.mask) return;
 #pragma unroll
-    for (int j = 0; j < kPixels; ++j) w[j] = w[j] > 0 ? a_.mask[row_of(y) + x0 + j] : 0.f;
+    for (int j = 0; j < kPixels; ++j) {
+      if (w[j] > 0) w[j] = a_.mask[row_of(y) + x0 + j];
+      if (own_row(y)) sum += w[j];
+    }
   }
 
   // A row of the images on its way to shared memory: a thread brings a slot, the first of them a second one.
@@ -177,8 +182,8 @@ class Walk {
     constexpr Window window;
     const int x0 = x_of_moments();
     float w[kPixels];
-    weights(y - kSsimRadius, x0, w, a_.border);
-    float m[4][kPixels] = {}, image[kPixels], target[kPixels];
+    weights(y - kSsimRadius, x0, a_.border, w, weight_ssim_);
+    float m[4][kPixels] = {}, image[kPixels] = {}, target[kPixels] = {};
 #pragma unroll
     for (int i = 0; i <= 2 * S::kReach; ++i) {
       const Numbers<2 * kPixels> v = row.images[lane_ + i * kStep];
@@ -199,8 +204,8 @@ class Walk {
     }
     if constexpr (!kGradient) {
       float w_l1[kPixels];
-      weights(y, x0, w_l1, 0);
-      if (y >= y0_ && y < y1_) difference(w_l1, image, target);
+      weights(y, x0, 0, w_l1, weight_l1_);
+      if (own_row(y)) difference(w_l1, image, target);
     }
 #pragma unroll
     for (int q = 0; q < 4; ++q) {
@@ -211,14 +216,13 @@ class Walk {
   }
 
   __device__ __forceinline__ void similarity(Row& row, const float (&m)[4][kPixels], const float (&w)[kPixels], int y) {
-    const bool own_row = y >= y0_ && y < y1_;
     Numbers<2 * kPixels> v_x_xx;
     Numbers<kPixels> v_xy;
 #pragma unroll
     for (int j = 0; j < kPixels; ++j) {
       const SsimMoments<float> moments = {m[0][j], m[1][j], m[2][j], m[3][j]};
       const SsimTerms<float> s = ssim_terms(moments);
-      if (own_row) ssim_ = fma_(w[j], s.value, ssim_);
+      if (own_row(y)) ssim_ = fma_(w[j], s.value, ssim_);
       if constexpr (kGradient) {
         const SsimGrad<float> g = ssim_vjp(moments, s, w[j]);
         v_x_xx.at[2 * j] = g.v_x, v_x_xx.at[2 * j + 1] = g.v_xx, v_xy.at[j] = g.v_xy;
@@ -239,7 +243,7 @@ class Walk {
     const int out = y - 2 * kSsimRadius, x0 = x_of(lane_, 0);
     const int column = column_of(lane_, 0);
     float w[kPixels];
-    weights(out, x0, w, 0);
+    weights(out, x0, 0, w, weight_l1_);
     float g[3][kPixels] = {};
 #pragma unroll
     for (int i = 0; i <= 2 * S::kReach; ++i) {
@@ -271,30 +275,22 @@ class Walk {
     at += width() * channels();
 #pragma unroll
     for (int j = 0; j < kPixels; ++j) {  // of the next row, which need not be waited for then
-      const bool there = unsigned(out + 1 - y0_) < unsigned(y1_ - y0_) && inside(x0 + j);
+      const bool there = own_row(out + 1) && inside(x0 + j);
       image_[j] = there ? (a_.image + at)[column + j * channels()] : 0.f;
       target_[j] = there ? (a_.target + at)[column + j * channels()] : 0.f;
     }
   }
 
-  // Sum of the weights of a pixel's rows.
-  __device__ float weight(int begin, int end, int x) const {
-    if (begin >= end) return 0;
-    if (!a_.mask) return float(end - begin);
-    float sum = 0;
-    for (int y = begin; y < end; ++y) sum += a_.mask[row_of(y) + x];
-    return sum;
-  }
-
-  // A pixel's few rows are exact enough in single precision; doubles are slow on many cards.
+  // A pixel's rows are few enough for single precision; doubles are slow on many cards.
   __device__ Sums sums() const {
     const int slot = lane_ - (kGradient ? S::kMargin : 0), x0 = x_of_moments();
-    const bool own = role_ == 0 && slot >= 0 && slot < S::kOwn;
-    Sums sums = {kGradient || own ? double(l1_) : 0, own ? double(ssim_) : 0, 0, 0};
-    if (!own) return sums;
+    const bool own = role_ == 0 && slot >= 0 && slot < S::kOwn, compares = kGradient || own;  // the gradient's threads have own pixels only
+    Sums sums = {compares ? double(l1_) : 0, own ? double(ssim_) : 0, compares ? double(weight_l1_) : 0, own ? double(weight_ssim_) : 0};
+    if (a_.mask || !own) return sums;
+    const int rows = y1_ - y0_, rows_that_count = max(min(y1_, height() - a_.border) - max(y0_, a_.border), 0);
     for (int x = x0; x < x0 + kPixels; ++x) {
-      if (inside(x)) sums.weight_l1 += double(weight(y0_, y1_, x));
-      if (counts(x)) sums.weight_ssim += double(weight(max(y0_, a_.border), min(y1_, height() - a_.border), x));
+      if (inside(x)) sums.weight_l1 += rows;
+      if (counts(x)) sums.weight_ssim += rows_that_count;
     }
     return sums;
   }
@@ -307,7 +303,7 @@ class Walk {
   Numbers<2 * kPixels> next_[2];
   float image_[kPixels] = {}, target_[kPixels] = {};  // where the gradient is about to be complete
   float moments_[4][kPixels][kTaps - 1] = {}, gradients_[3][kPixels][kTaps - 1] = {};
-  float l1_ = 0, ssim_ = 0;
+  float l1_ = 0, ssim_ = 0, weight_l1_ = 0, weight_ssim_ = 0;
 };
 
 // blocks: [gridDim] out, the sums of each strip.
