@@ -75,7 +75,7 @@ class Walk {
  public:
   __device__ Walk(const Args& a, int rows, Row* row) : a_(a), row_(row) {
     const int walked = kStep > 1 ? 1 : channels();  // channels, one by one
-    pixel_ = int64_t(int(blockIdx.z) / walked) * height() * width();
+    image_index_ = int(blockIdx.z) / walked;
     channel_ = int(blockIdx.z) % walked;
     lane_ = int(threadIdx.x) % S::kLanes;
     role_ = int(threadIdx.x) / S::kLanes;
@@ -130,7 +130,7 @@ class Walk {
   __device__ int width() const { return int(a_.width); }
   __device__ int channels() const { return kStep > 1 ? kStep : int(a_.channels); }
   // Number of the first pixel of a row. Images have fewer than 2^31 numbers a row, and together more.
-  __device__ int64_t row_of(int y) const { return pixel_ + int64_t(y) * width(); }
+  __device__ int64_t row_of(int y) const { return (int64_t(image_index_) * height() + y) * width(); }
   // Of a slot, its first pixel and where in a row that lies. Slots are counted from `margins` margins left of the first that is this block's.
   __device__ int x_of(int slot, int margins) const {
     return (int(blockIdx.x) * (S::kOwn / kStep) + slot / kStep - margins * S::kReach) * kPixels;
@@ -142,18 +142,14 @@ class Walk {
   __device__ bool own_row(int y) const { return unsigned(y - y0_) < unsigned(y1_ - y0_); }
   __device__ bool inside(int x) const { return unsigned(x) < unsigned(width()); }
   __device__ bool counts(int x) const { return x >= a_.border && x < width() - a_.border; }
-  // Weights of this thread's pixels: 0 outside of the image, and where `border` pixels at its sides do not count. `sum`: of those of own rows, where
-  // there is a mask.
-  __device__ __forceinline__ void weights(int y, int x0, int border, float (&w)[kPixels], float& sum) const {
+  // Weights of this thread's pixels: 0 outside of the image, and where `border` pixels at its sides do not count.
+  __device__ __forceinline__ void weights(int y, int x0, int border, float (&w)[kPixels]) const {
     const bool row_counts = y >= border && y < height() - border;
 #pragma unroll
     for (int j = 0; j < kPixels; ++j) w[j] = row_counts && x0 + j >= border && x0 + j < width() - border ? 1.f : 0.f;
     if (!a_.mask) return;
 #pragma unroll
-    for (int j = 0; j < kPixels; ++j) {
-      if (w[j] > 0) w[j] = a_.mask[row_of(y) + x0 + j];
-      if (own_row(y)) sum += w[j];
-    }
+    for (int j = 0; j < kPixels; ++j) w[j] = w[j] > 0 ? a_.mask[row_of(y) + x0 + j] : 0.f;
   }
 
   // A row of the images on its way to shared memory: a thread brings a slot, the first of them a second one.
@@ -182,7 +178,7 @@ class Walk {
     constexpr Window window;
     const int x0 = x_of_moments();
     float w[kPixels];
-    weights(y - kSsimRadius, x0, a_.border, w, weight_ssim_);
+    weights(y - kSsimRadius, x0, a_.border, w);
     float m[4][kPixels] = {}, image[kPixels] = {}, target[kPixels] = {};
 #pragma unroll
     for (int i = 0; i <= 2 * S::kReach; ++i) {
@@ -204,8 +200,8 @@ class Walk {
     }
     if constexpr (!kGradient) {
       float w_l1[kPixels];
-      weights(y, x0, 0, w_l1, weight_l1_);
-      if (own_row(y)) difference(w_l1, image, target);
+      weights(y, x0, 0, w_l1);
+      difference(y, x0, w_l1, image, target);
     }
 #pragma unroll
     for (int q = 0; q < 4; ++q) {
@@ -231,9 +227,17 @@ class Walk {
     if constexpr (kGradient) row.v_x_xx[lane_] = v_x_xx, row.v_xy[lane_] = v_xy;
   }
 
-  __device__ __forceinline__ void difference(const float (&w)[kPixels], const float (&image)[kPixels], const float (&target)[kPixels]) {
+  // L1 at row y, and where there is a mask the sums of its weights.
+  __device__ __forceinline__ void difference(int y, int x0, const float (&w)[kPixels], const float (&image)[kPixels], const float (&target)[kPixels]) {
+    if (!own_row(y)) return;
 #pragma unroll
     for (int j = 0; j < kPixels; ++j) l1_ = fma_(w[j], fabsf(image[j] - target[j]), l1_);
+    if (!a_.mask) return;
+#pragma unroll
+    for (int j = 0; j < kPixels; ++j) {
+      weight_l1_ += w[j];
+      if (y >= a_.border && y < height() - a_.border && counts(x0 + j)) weight_ssim_ += w[j];
+    }
   }
 
   // `y`: the row of the images that brought these derivatives. They are of row y - 5; with them row y - 10 is complete.
@@ -243,7 +247,7 @@ class Walk {
     const int out = y - 2 * kSsimRadius, x0 = x_of(lane_, 0);
     const int column = column_of(lane_, 0);
     float w[kPixels];
-    weights(out, x0, 0, w, weight_l1_);
+    weights(out, x0, 0, w);
     float g[3][kPixels] = {};
 #pragma unroll
     for (int i = 0; i <= 2 * S::kReach; ++i) {
@@ -266,7 +270,7 @@ class Walk {
 #pragma unroll
       for (int j = 0; j < kPixels; ++j) g[q][j] = down(gradients_[q][j], g[q][j]);
     }
-    difference(w, image_, target_);
+    difference(out, x0, w, image_, target_);
 #pragma unroll
     for (int j = 0; j < kPixels; ++j) {
       const float v = fma_(2 * image_[j], g[1][j], fma_(target_[j], g[2][j], g[0][j]));
@@ -284,8 +288,9 @@ class Walk {
   // A pixel's rows are few enough for single precision; doubles are slow on many cards.
   __device__ Sums sums() const {
     const int slot = lane_ - (kGradient ? S::kMargin : 0), x0 = x_of_moments();
-    const bool own = role_ == 0 && slot >= 0 && slot < S::kOwn, compares = kGradient || own;  // the gradient's threads have own pixels only
-    Sums sums = {compares ? double(l1_) : 0, own ? double(ssim_) : 0, compares ? double(weight_l1_) : 0, own ? double(weight_ssim_) : 0};
+    const bool own = role_ == 0 && slot >= 0 && slot < S::kOwn;
+    Sums sums = {0, own ? double(ssim_) : 0, 0, 0};
+    if (kGradient || own) sums.l1 = double(l1_), sums.weight_l1 = double(weight_l1_), sums.weight_ssim = double(weight_ssim_);
     if (a_.mask || !own) return sums;
     const int rows = y1_ - y0_, rows_that_count = max(min(y1_, height() - a_.border) - max(y0_, a_.border), 0);
     for (int x = x0; x < x0 + kPixels; ++x) {
@@ -296,9 +301,8 @@ class Walk {
   }
 
   const Args& a_;
-  Row* row_;       // [2]
-  int64_t pixel_;  // the first of the image
-  int channel_;    // where channels are walked one by one
+  Row* row_;  // [2]
+  int image_index_, channel_;  // the latter where channels are walked one by one
   int lane_, role_, y0_, y1_;
   Numbers<2 * kPixels> next_[2];
   float image_[kPixels] = {}, target_[kPixels] = {};  // where the gradient is about to be complete
