@@ -56,7 +56,7 @@ struct Window {
 
 // Blur down. `sums`: of the ten coming rows that rows so far are part of, the next first. Returns the one that `value`, of a new row, completes.
 // Every result takes the place of the sum before it: nothing is moved, all are independent, and the loop over rows stays small. (Kept values
-// instead of sums need a loop of eleven unrolled rows, 94 kB of instructions, more than their caches hold.)
+// instead of sums need a loop of eleven unrolled rows, 94 kB of instructions.)
 __device__ __forceinline__ float down(float (&sums)[kTaps - 1], float value) {
   constexpr Window window;
   const float complete = fma_(window.tap[0], value, sums[0]);
