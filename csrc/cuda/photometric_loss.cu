@@ -1,9 +1,8 @@
-// L1 and SSIM, row by row down a strip of the images. A thread is a column: it blurs the new row sideways from shared memory, keeps the last
-// eleven blurred rows in registers and blurs those downwards, which gives the moments five rows above. Where the gradient is asked for, that of
-// the moments goes the same way once more, which gives the gradient ten rows above. Global memory sees each image once (margins come from the
-// cache) and the gradient once; backward is one more pass over three images. Sums: a block's in double, then one block over the blocks.
-#include <utility>
-
+// L1 and SSIM, row by row down a strip of the images. A thread has two neighbouring pixels of a channel: it blurs the new row sideways from shared
+// memory and adds it, in registers, to the eleven rows of sums that it is part of, of which the oldest is then complete: the moments five rows
+// above. Where the gradient is asked for, half of the warps do so, and the other half does the same with the derivatives by the moments, which gives
+// the gradient ten rows above. Global memory sees each image once (margins come from the cache) and the gradient once; backward is one more pass
+// over three images. Sums: a block's in double, then one block over the blocks.
 #include "device/launch.h"
 #include "device/reduce.h"
 #include "math/lanes.h"
@@ -22,32 +21,32 @@ struct Sums {
   double l1, ssim, weight_l1, weight_ssim;
 };
 
-// A strip of an image: kColumns columns of moments, a thread each, of which the inner ones' gradient is this block's. A column is one channel of a pixel.
-// kStep: columns between a pixel and its neighbour. Images of 1 and 3 channels are read as they lie in memory, kStep = channels, all channels at
-// once; others channel by channel, kStep = 1.
-template <int kStep, bool kGradient>
-struct Strip {
-  // Twelve warps on a multiprocessor: more than 128 registers a thread, which sixteen would leave, are needed.
-  static constexpr int kColumns = kStep == 1 ? 128 : 384, kBlocks = kStep == 1 ? 3 : 1;
-  static constexpr int kReach = kSsimRadius * kStep;
-  static constexpr int kIn = kColumns + 2 * kReach;                             // columns of the images that moments see
-  static constexpr int kOwn = kGradient ? kColumns - 2 * kReach : kColumns;     // columns whose results are this block's
-  static constexpr int kAbove = kGradient ? 2 * kSsimRadius : kSsimRadius;      // rows of the images above the first of this block's
+template <int n>
+struct alignas(n * sizeof(float)) Numbers {  // loaded as one
+  float at[n];
 };
 
-// Every kTaps rows this unrolled step comes back to the same registers: `row % kTaps` is a constant in each copy.
-template <int... k, class F>
-__device__ __forceinline__ void unrolled(std::integer_sequence<int, k...>, const F& f) {
-  (f(std::integral_constant<int, k>{}), ...);
-}
+// A strip of an image, in slots: kPixels neighbouring pixels of one channel. kStep: slots to the neighbour in the same channel. RGB is read as it
+// lies in memory, kStep = channels = 3; other images are walked channel by channel, kStep = 1.
+template <int kStep, bool kGradient>
+struct Strip {
+  static constexpr int kPixels = 2;                  // neighbours share most of the loads of the blur across
+  static constexpr int kLanes = 128;                 // slots whose moments are made here, a thread each
+  static constexpr int kRoles = kGradient ? 2 : 1;   // kLanes threads each: moments, and gradient
+  static constexpr int kBlocks = kGradient ? 2 : 3;  // on a multiprocessor: sixteen warps of up to 128 registers
+  static constexpr int kReach = (kSsimRadius + kPixels - 1) / kPixels;                   // slots of a channel that a window reaches to each side
+  static constexpr int kMargin = kReach * kStep;                                         // the same in slots of all channels
+  static constexpr int kSlots = kLanes + 2 * kMargin;                                    // of the images, which moments see
+  static constexpr int kOwn = (kLanes - (kGradient ? 2 * kMargin : 0)) / kStep * kStep;  // whose results are this block's
+  static constexpr int kAbove = kGradient ? 2 * kSsimRadius : kSsimRadius;               // rows of the images above the first of this block's
 
-template <int k>
-__device__ __forceinline__ constexpr float window() {
-  constexpr float w = float(kSsimWindow[k < kSsimRadius ? kSsimRadius - k : k - kSsimRadius]);
-  return w;
-}
+  struct Row {
+    Numbers<2 * kPixels> images[kSlots];                  // x and y of each pixel
+    Numbers<2 * kPixels> v_x_xx[kGradient ? kLanes : 1];  // v_x and v_xx of each pixel
+    Numbers<kPixels> v_xy[kGradient ? kLanes : 1];
+  };
+};
 
-// The same for loops. They compile in half of the time that `unrolled` takes, and where they are used they give the same machine code.
 struct Window {
   float tap[kTaps];
   __device__ __forceinline__ constexpr Window() : tap() {
@@ -55,180 +54,270 @@ struct Window {
   }
 };
 
-// Sum of a ring of kTaps rows whose newest is at `newest`.
-template <int newest, int k = 0>
-__device__ __forceinline__ float down(const float (&ring)[kTaps]) {
-  if constexpr (k == kTaps) {
-    return 0.f;
-  } else {
-    return fma_(window<k>(), ring[(newest + 1 + k) % kTaps], down<newest, k + 1>(ring));
-  }
+// Blur down. `sums`: of the ten coming rows that rows so far are part of, the next first. Returns the one that `value`, of a new row, completes.
+// Every result takes the place of the sum before it: nothing is moved, all are independent, and the loop over rows stays small. (Kept values
+// instead of sums need a loop of eleven unrolled rows, 94 kB of instructions.)
+__device__ __forceinline__ float down(float (&sums)[kTaps - 1], float value) {
+  constexpr Window window;
+  const float complete = fma_(window.tap[0], value, sums[0]);
+#pragma unroll
+  for (int k = 1; k < kTaps - 1; ++k) sums[k - 1] = fma_(window.tap[k], value, sums[k]);
+  sums[kTaps - 2] = window.tap[kTaps - 1] * value;
+  return complete;
 }
 
 template <int kStep, bool kGradient>
 class Walk {
   using S = Strip<kStep, kGradient>;
-  static constexpr int kColumns = S::kColumns;
+  using Row = typename S::Row;
+  static constexpr int kPixels = S::kPixels;
 
  public:
-  __device__ Walk(const Args& a, int rows, float2* in, float* grads) : a_(a), in_(in), grads_(grads) {
-    image_ = int64_t(interleaved() ? blockIdx.z : blockIdx.z / a.channels) * a.height;
-    channel_ = interleaved() ? 0 : int(blockIdx.z % a.channels);
-    column_ = own0() - (kGradient ? S::kReach : 0) + int(threadIdx.x);
-    const bool inside = column_ >= 0 && column_ < columns();
-    const int x = column_ >= 0 ? column_ / kStep : -1;
-    counts_ = inside && x >= a.border && x < a.width - a.border;
-    const int lane = int(threadIdx.x) - (kGradient ? S::kReach : 0);
-    own_ = inside && lane >= 0 && lane < S::kOwn;
+  __device__ Walk(const Args& a, int rows, Row* row) : a_(a), row_(row) {
+    const int walked = kStep > 1 ? 1 : channels();  // channels, one by one
+    image_index_ = int(blockIdx.z) / walked;
+    channel_ = int(blockIdx.z) % walked;
+    lane_ = int(threadIdx.x) % S::kLanes;
+    role_ = int(threadIdx.x) / S::kLanes;
     y0_ = int(blockIdx.y) * rows;
-    y1_ = y0_ + rows < a.height ? y0_ + rows : int(a.height);
+    y1_ = min(y0_ + rows, height());
   }
 
-  // Rows of the images come one by one. Row y gives the moments of row y - 5, and those the gradient of row y - 10.
   __device__ Sums run() {
-    const int first = y0_ - S::kAbove, last = y1_ + S::kAbove;
-    fetch(first);
-    store(0);
-    for (int y = first; y < last; y += kTaps) {
-      unrolled(std::make_integer_sequence<int, kTaps>{}, [&](auto k) {
-        constexpr int kRow = decltype(k)::value;
-        const int row = y + kRow;
-        if (row < last) step<kRow>(row, (row - first) & 1, last);
-      });
+    if constexpr (S::kRoles == 1) {
+      walk<true, true>();
+    } else if (role_ == 0) {
+      walk<true, false>();
+    } else {
+      walk<false, true>();
     }
-    // A column's few rows are exact enough in single precision; doubles are slow on many cards.
-    return {double(l1_), double(ssim_), double(weight(y0_, y1_)), double(counts_ ? weight(max(y0_, a_.border), min(y1_, int(a_.height) - a_.border)) : 0.f)};
+    return sums();
   }
 
  private:
-  // Numbers of the arguments, which lie in constant memory: kept in registers they would be spilled.
-  __device__ bool interleaved() const { return kStep > 1 || a_.channels == 1; }
-  __device__ int own0() const { return int(blockIdx.x) * S::kOwn; }
-  __device__ int columns() const { return int(interleaved() ? a_.width * a_.channels : a_.width); }
-  __device__ int64_t row_of(int y) const { return image_ + y; }
-  __device__ int64_t at(int y, int column) const {
-    return row_of(y) * a_.width * a_.channels + (interleaved() ? column : column * a_.channels + channel_);
-  }
-  __device__ float mask(int y) const { return a_.mask ? a_.mask[row_of(y) * a_.width + column_ / kStep] : 1.f; }
+  // The roles wait for each other at the same barrier from different places, which a multiprocessor does not mind: it counts warps.
+  __device__ static void meet() { __syncthreads(); }
 
-  // Sum of the weights of this column's rows.
-  __device__ float weight(int begin, int end) const {
-    if (!own_ || begin >= end) return 0;
-    if (!a_.mask) return float(end - begin);
-    float sum = 0;
-    for (int y = begin; y < end; ++y) sum += mask(y);
-    return sum;
+  // Rows of the images come one by one. Row y gives the moments of row y - 5, and those, a step later, the gradient of row y - 10.
+  template <bool kFirst, bool kLast>
+  __device__ __forceinline__ void walk() {
+    const int first = y0_ - S::kAbove, last = y1_ + S::kAbove, pitch = width() * channels();
+    int64_t next = row_of(first) * channels();  // where the row to be fetched starts
+    if constexpr (kLast) {
+      fetch(first, next);
+      store(row_[0]);
+    }
+    int buffer = 0;
+#pragma unroll 1
+    for (int y = first; y < last; ++y, buffer ^= 1) {
+      Row &row = row_[buffer], &other = row_[buffer ^ 1];
+      meet();  // this row's images and the derivatives of the row before are there
+      if constexpr (kLast) {
+        next += pitch;
+        if (y + 1 < last) fetch(y + 1, next);
+        if constexpr (kGradient) gradient(other, y - 1, next - int64_t(2 * kSsimRadius + 2) * pitch);
+        if (y + 1 < last) store(other);
+      }
+      if constexpr (kFirst) moments(row, y);
+    }
+    if constexpr (kGradient) {  // the last row's derivatives have no step of their own
+      meet();
+      if constexpr (kLast) gradient(row_[buffer ^ 1], last - 1, next - int64_t(2 * kSsimRadius + 1) * pitch);
+    }
   }
 
-  // A row of the images on its way to shared memory: a thread brings its column, the first 2 kReach of them a second one.
-  __device__ void fetch(int y) {
-    const bool row = y >= 0 && y < a_.height;
+  __device__ int height() const { return int(a_.height); }
+  __device__ int width() const { return int(a_.width); }
+  __device__ int channels() const { return kStep > 1 ? kStep : int(a_.channels); }
+  // Number of the first pixel of a row. Images have fewer than 2^31 numbers a row, and together more.
+  __device__ int64_t row_of(int y) const { return (int64_t(image_index_) * height() + y) * width(); }
+  // Of a slot, its first pixel and where in a row that lies. Slots are counted from `margins` margins left of the first that is this block's.
+  __device__ int x_of(int slot, int margins) const {
+    return (int(blockIdx.x) * (S::kOwn / kStep) + slot / kStep - margins * S::kReach) * kPixels;
+  }
+  __device__ int column_of(int slot, int margins) const {
+    return x_of(slot, margins) * channels() + (kStep > 1 ? slot % kStep : channel_);
+  }
+  __device__ int x_of_moments() const { return x_of(lane_, kGradient ? 1 : 0); }
+  __device__ bool own_row(int y) const { return unsigned(y - y0_) < unsigned(y1_ - y0_); }
+  __device__ bool inside(int x) const { return unsigned(x) < unsigned(width()); }
+  __device__ bool counts(int x) const { return x >= a_.border && x < width() - a_.border; }
+  // Weights of this thread's pixels: 0 outside of the image, and where `border` pixels at its sides do not count.
+  __device__ __forceinline__ void weights(int y, int x0, int border, float (&w)[kPixels]) const {
+    const bool row_counts = y >= border && y < height() - border;
+#pragma unroll
+    for (int j = 0; j < kPixels; ++j) w[j] = row_counts && x0 + j >= border && x0 + j < width() - border ? 1.f : 0.f;
+    if (!a_.mask) return;
+#pragma unroll
+    for (int j = 0; j < kPixels; ++j) w[j] = w[j] > 0 ? a_.mask[row_of(y) + x0 + j] : 0.f;
+  }
+
+  // A row of the images on its way to shared memory: a thread brings a slot, the first of them a second one.
+  __device__ __forceinline__ void fetch(int y, int64_t at) {
+    const bool there = unsigned(y) < unsigned(height());
+    const float *image = a_.image + at, *target = a_.target + at;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const int column = own0() - (kGradient ? 2 : 1) * S::kReach + int(threadIdx.x) + i * kColumns;
-      next_[i] = {0, 0};
-      if (row && column >= 0 && column < columns() && (i == 0 || int(threadIdx.x) < 2 * S::kReach)) {
-        next_[i] = {a_.image[at(y, column)], a_.target[at(y, column)]};
-      }
-    }
-  }
-  __device__ void store(int buffer) {
-    in_[buffer * S::kIn + int(threadIdx.x)] = next_[0];
-    if (int(threadIdx.x) < 2 * S::kReach) in_[buffer * S::kIn + kColumns + int(threadIdx.x)] = next_[1];
-  }
-
-  template <int kRow>
-  __device__ __forceinline__ void step(int y, int buffer, int last) {
-    __syncthreads();  // this row's images and the gradients of the row before are there
-    if (y + 1 < last) fetch(y + 1);
-    across<kRow>(in_ + buffer * S::kIn + int(threadIdx.x), y);
-    if constexpr (kGradient) gradient<kRow>(grads_ + (buffer ^ 1) * 3 * kColumns + int(threadIdx.x), y - 1);
-    compare<kRow>(grads_ + buffer * 3 * kColumns + int(threadIdx.x), y - kSsimRadius);
-    if (y + 1 < last) store(buffer ^ 1);
-    if constexpr (kGradient) {
-      if (y + 1 == last) {  // the last row's gradients have no step of their own
-        __syncthreads();
-        gradient<(kRow + 1) % kTaps>(grads_ + buffer * 3 * kColumns + int(threadIdx.x), y);
-      }
-    }
-  }
-
-  template <int kRow>
-  __device__ __forceinline__ void across(const float2* row, int y) {
-    float m[4] = {};
-    unrolled(std::make_integer_sequence<int, kTaps>{}, [&](auto k) {
-      constexpr float w = window<decltype(k)::value>();
-      const float2 v = row[decltype(k)::value * kStep];
-      m[0] = fma_(w, v.x, m[0]);
-      m[1] = fma_(w, v.y, m[1]);
-      m[2] = fma_(w, fma_(v.x, v.x, v.y * v.y), m[2]);
-      m[3] = fma_(w, v.x * v.y, m[3]);
-    });
+      const int slot = lane_ + i * S::kLanes, x0 = x_of(slot, kGradient ? 2 : 1), column = column_of(slot, kGradient ? 2 : 1);
+      next_[i] = {};
 #pragma unroll
-    for (int q = 0; q < 4; ++q) moments_[q][kRow] = m[q];
-    if (own_ && y >= y0_ && y < y1_) {
-      const float2 v = row[S::kReach];
-      l1_ = fma_(mask(y), fabsf(v.x - v.y), l1_);
+      for (int s = 0; s < kPixels; ++s) {
+        if (!there || !inside(x0 + s) || slot >= S::kSlots) continue;
+        next_[i].at[2 * s] = image[column + s * channels()];
+        next_[i].at[2 * s + 1] = target[column + s * channels()];
+      }
     }
   }
-
-  // Moments, SSIM and its gradient by the moments at row y.
-  template <int kRow>
-  __device__ __forceinline__ void compare(float* grads, int y) {
-    if (y < y0_ - (kGradient ? kSsimRadius : 0)) return;
-    SsimGrad<float> g = {0, 0, 0};
-    if (counts_ && y >= a_.border && y < a_.height - a_.border) {
-      const SsimMoments<float> m = {down<kRow>(moments_[0]), down<kRow>(moments_[1]), down<kRow>(moments_[2]), down<kRow>(moments_[3])};
-      const SsimTerms<float> s = ssim_terms(m);
-      const float w = mask(y);
-      if (own_ && y >= y0_ && y < y1_) ssim_ = fma_(w, s.value, ssim_);
-      if constexpr (kGradient) g = ssim_vjp(m, s, w);
-    }
-    if constexpr (kGradient) grads[0] = g.v_x, grads[kColumns] = g.v_xx, grads[2 * kColumns] = g.v_xy;
+  __device__ __forceinline__ void store(Row& row) {
+    row.images[lane_] = next_[0];
+    if (lane_ < S::kSlots - S::kLanes) row.images[S::kLanes + lane_] = next_[1];
   }
 
-  // `y`: the row of the images that brought these gradients. They are of row y - 5; with them row y - 10 is complete.
-  template <int kRow>
-  __device__ __forceinline__ void gradient(const float* grads, int y) {
-    if (y < y0_ || !own_) return;
-    constexpr int kAt = (kRow + kTaps - 1) % kTaps;
-    float g[3] = {};
+  // The images' row y, and moments, SSIM and its derivatives by the moments at row y - 5.
+  __device__ __forceinline__ void moments(Row& row, int y) {
     constexpr Window window;
+    const int x0 = x_of_moments();
+    float w[kPixels];
+    weights(y - kSsimRadius, x0, a_.border, w);
+    float m[4][kPixels] = {}, image[kPixels] = {}, target[kPixels] = {};
 #pragma unroll
-    for (int k = 0; k < kTaps; ++k) {
+    for (int i = 0; i <= 2 * S::kReach; ++i) {
+      const Numbers<2 * kPixels> v = row.images[lane_ + i * kStep];
 #pragma unroll
-      for (int q = 0; q < 3; ++q) g[q] = fma_(window.tap[k], grads[q * kColumns + (k - kSsimRadius) * kStep], g[q]);
+      for (int s = 0; s < kPixels; ++s) {
+        const float a = v.at[2 * s], b = v.at[2 * s + 1], squares = fma_(a, a, b * b), product = a * b;
+#pragma unroll
+        for (int j = 0; j < kPixels; ++j) {
+          const int k = (i - S::kReach) * kPixels + s - j + kSsimRadius;
+          if (k < 0 || k >= kTaps) continue;
+          m[0][j] = fma_(window.tap[k], a, m[0][j]);
+          m[1][j] = fma_(window.tap[k], b, m[1][j]);
+          m[2][j] = fma_(window.tap[k], squares, m[2][j]);
+          m[3][j] = fma_(window.tap[k], product, m[3][j]);
+        }
+        if (i == S::kReach) image[s] = a, target[s] = b;
+      }
+    }
+    if constexpr (!kGradient) {
+      float w_l1[kPixels];
+      weights(y, x0, 0, w_l1);
+      difference(y, x0, w_l1, image, target);
     }
 #pragma unroll
-    for (int q = 0; q < 3; ++q) gradients_[q][kAt] = g[q];
-    const int out = y - 2 * kSsimRadius;
-    if (out < y0_) return;
-    const int64_t i = at(out, column_);
-    const float v_x = down<kAt>(gradients_[0]), v_xx = down<kAt>(gradients_[1]), v_xy = down<kAt>(gradients_[2]);
-    a_.ssim_gradient[i] = fma_(2 * a_.image[i], v_xx, fma_(a_.target[i], v_xy, v_x));
+    for (int q = 0; q < 4; ++q) {
+#pragma unroll
+      for (int j = 0; j < kPixels; ++j) m[q][j] = down(moments_[q][j], m[q][j]);
+    }
+    similarity(row, m, w, y - kSsimRadius);
+  }
+
+  __device__ __forceinline__ void similarity(Row& row, const float (&m)[4][kPixels], const float (&w)[kPixels], int y) {
+    Numbers<2 * kPixels> v_x_xx;
+    Numbers<kPixels> v_xy;
+#pragma unroll
+    for (int j = 0; j < kPixels; ++j) {
+      const SsimMoments<float> moments = {m[0][j], m[1][j], m[2][j], m[3][j]};
+      const SsimTerms<float> s = ssim_terms(moments);
+      if (own_row(y)) ssim_ = fma_(w[j], s.value, ssim_);
+      if constexpr (kGradient) {
+        const SsimGrad<float> g = ssim_vjp(moments, s, w[j]);
+        v_x_xx.at[2 * j] = g.v_x, v_x_xx.at[2 * j + 1] = g.v_xx, v_xy.at[j] = g.v_xy;
+      }
+    }
+    if constexpr (kGradient) row.v_x_xx[lane_] = v_x_xx, row.v_xy[lane_] = v_xy;
+  }
+
+  // L1 at row y, and where there is a mask the sums of its weights.
+  __device__ __forceinline__ void difference(int y, int x0, const float (&w)[kPixels], const float (&image)[kPixels], const float (&target)[kPixels]) {
+    if (!own_row(y)) return;
+#pragma unroll
+    for (int j = 0; j < kPixels; ++j) l1_ = fma_(w[j], fabsf(image[j] - target[j]), l1_);
+    if (!a_.mask) return;
+#pragma unroll
+    for (int j = 0; j < kPixels; ++j) {
+      weight_l1_ += w[j];
+      if (y >= a_.border && y < height() - a_.border && counts(x0 + j)) weight_ssim_ += w[j];
+    }
+  }
+
+  // `y`: the row of the images that brought these derivatives. They are of row y - 5; with them row y - 10 is complete.
+  __device__ __forceinline__ void gradient(const Row& row, int y, int64_t at) {
+    if (y < y0_ || lane_ >= S::kOwn) return;
+    constexpr Window window;
+    const int out = y - 2 * kSsimRadius, x0 = x_of(lane_, 0);
+    const int column = column_of(lane_, 0);
+    float w[kPixels];
+    weights(out, x0, 0, w);
+    float g[3][kPixels] = {};
+#pragma unroll
+    for (int i = 0; i <= 2 * S::kReach; ++i) {
+      const Numbers<2 * kPixels> v_x_xx = row.v_x_xx[lane_ + i * kStep];
+      const Numbers<kPixels> v_xy = row.v_xy[lane_ + i * kStep];
+#pragma unroll
+      for (int s = 0; s < kPixels; ++s) {
+#pragma unroll
+        for (int j = 0; j < kPixels; ++j) {
+          const int k = (i - S::kReach) * kPixels + s - j + kSsimRadius;
+          if (k < 0 || k >= kTaps) continue;
+          g[0][j] = fma_(window.tap[k], v_x_xx.at[2 * s], g[0][j]);
+          g[1][j] = fma_(window.tap[k], v_x_xx.at[2 * s + 1], g[1][j]);
+          g[2][j] = fma_(window.tap[k], v_xy.at[s], g[2][j]);
+        }
+      }
+    }
+#pragma unroll
+    for (int q = 0; q < 3; ++q) {
+#pragma unroll
+      for (int j = 0; j < kPixels; ++j) g[q][j] = down(gradients_[q][j], g[q][j]);
+    }
+    difference(out, x0, w, image_, target_);
+#pragma unroll
+    for (int j = 0; j < kPixels; ++j) {
+      const float v = fma_(2 * image_[j], g[1][j], fma_(target_[j], g[2][j], g[0][j]));
+      if (out >= y0_ && inside(x0 + j)) (a_.ssim_gradient + at)[column + j * channels()] = v;
+    }
+    at += width() * channels();
+#pragma unroll
+    for (int j = 0; j < kPixels; ++j) {  // of the next row, which need not be waited for then
+      const bool there = own_row(out + 1) && inside(x0 + j);
+      image_[j] = there ? (a_.image + at)[column + j * channels()] : 0.f;
+      target_[j] = there ? (a_.target + at)[column + j * channels()] : 0.f;
+    }
+  }
+
+  // A pixel's rows are few enough for single precision; doubles are slow on many cards.
+  __device__ Sums sums() const {
+    const int slot = lane_ - (kGradient ? S::kMargin : 0), x0 = x_of_moments();
+    const bool own = role_ == 0 && slot >= 0 && slot < S::kOwn;
+    Sums sums = {0, own ? double(ssim_) : 0, 0, 0};
+    if (kGradient || own) sums.l1 = double(l1_), sums.weight_l1 = double(weight_l1_), sums.weight_ssim = double(weight_ssim_);
+    if (a_.mask || !own) return sums;
+    const int rows = y1_ - y0_, rows_that_count = max(min(y1_, height() - a_.border) - max(y0_, a_.border), 0);
+    for (int x = x0; x < x0 + kPixels; ++x) {
+      if (inside(x)) sums.weight_l1 += rows;
+      if (counts(x)) sums.weight_ssim += rows_that_count;
+    }
+    return sums;
   }
 
   const Args& a_;
-  int64_t image_;  // number of its first row
-  int channel_;    // where channels are walked one by one
-  float2* in_;    // [2, kIn]
-  float* grads_;  // [2, 3, kColumns]
-  int column_, y0_, y1_;
-  bool counts_, own_;
-  float2 next_[2];
-  float moments_[4][kTaps] = {}, gradients_[3][kTaps] = {};
-  float l1_ = 0, ssim_ = 0;
+  Row* row_;  // [2]
+  int image_index_, channel_;  // the latter where channels are walked one by one
+  int lane_, role_, y0_, y1_;
+  Numbers<2 * kPixels> next_[2];
+  float image_[kPixels] = {}, target_[kPixels] = {};  // where the gradient is about to be complete
+  float moments_[4][kPixels][kTaps - 1] = {}, gradients_[3][kPixels][kTaps - 1] = {};
+  float l1_ = 0, ssim_ = 0, weight_l1_ = 0, weight_ssim_ = 0;
 };
 
 // blocks: [gridDim] out, the sums of each strip.
 template <int kStep, bool kGradient>
-__global__ void __launch_bounds__(Strip<kStep, kGradient>::kColumns, Strip<kStep, kGradient>::kBlocks) photometric_fwd_kernel(
-    Args a, int rows, Sums* blocks) {
+__global__ void __launch_bounds__(Strip<kStep, kGradient>::kRoles * Strip<kStep, kGradient>::kLanes, Strip<kStep, kGradient>::kBlocks)
+    photometric_fwd_kernel(Args a, int rows, Sums* blocks) {
   using S = Strip<kStep, kGradient>;
-  GAF_SHARED(float2, in, [2 * S::kIn]);
-  GAF_SHARED(float, grads, [kGradient ? 6 * S::kColumns : 1]);
+  GAF_SHARED(typename S::Row, row, [2]);
   GAF_SHARED(double, partial, [kWarp]);
-  Sums sums = Walk<kStep, kGradient>(a, rows, in, grads).run();
+  Sums sums = Walk<kStep, kGradient>(a, rows, row).run();
   double* own[4] = {&sums.l1, &sums.ssim, &sums.weight_l1, &sums.weight_ssim};
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
@@ -294,17 +383,15 @@ int strip_rows(int64_t height, int64_t columns_of_strips, int rows_beside, int a
 
 template <int kStep, bool kGradient>
 void forward(const Args& a, Stream stream) {
-  const char* name = "photometric_loss_fwd";
-  constexpr int kOwn = Strip<kStep, kGradient>::kOwn;
-  const bool interleaved = kStep > 1 || a.channels == 1;
-  const int64_t columns = interleaved ? a.width * a.channels : a.width, strips = (columns + kOwn - 1) / kOwn;
-  const int64_t images = a.channels == 0 ? 0 : interleaved ? a.n_images : a.n_images * a.channels;
   using S = Strip<kStep, kGradient>;
+  const char* name = "photometric_loss_fwd";
+  constexpr int kOwn = S::kOwn / kStep * S::kPixels;  // pixels
+  const int64_t strips = (a.width + kOwn - 1) / kOwn, images = kStep > 1 ? a.n_images : a.n_images * a.channels;
   const int rows = strip_rows(a.height, strips * images, 2 * S::kAbove, S::kBlocks * multiprocessors(stream.device));
   const dim3 grid(unsigned(strips), unsigned(rows > 0 ? (a.height + rows - 1) / rows : 0), unsigned(images));
   const int64_t n = int64_t(grid.x) * grid.y * grid.z;
   Sums* blocks = stream.scratch<Sums>(n);
-  launch(name, photometric_fwd_kernel<kStep, kGradient>, grid, Strip<kStep, kGradient>::kColumns, 0, stream, a, rows, blocks);
+  launch(name, photometric_fwd_kernel<kStep, kGradient>, grid, S::kRoles * S::kLanes, 0, stream, a, rows, blocks);
   launch(name, photometric_total_kernel, 1, kThreads, 0, stream, a, blocks, n);
 }
 

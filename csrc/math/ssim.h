@@ -1,5 +1,6 @@
 // Structural similarity (Wang et al., 2004) from windowed moments, and its derivatives.
 #pragma once
+#include "lanes.h"
 #include "macros.h"
 
 namespace gaf {
@@ -32,7 +33,7 @@ GAF_HD SsimTerms<T> ssim_terms(const SsimMoments<T>& m) {
   SsimTerms<T> s;
   s.luminance = 2 * product + c1;
   s.structure = 2 * (m.xy - product) + c2;
-  const T a = means + c1, b = m.xx_yy - means + c2, inverse = 1 / (a * b);  // one division for both
+  const T a = means + c1, b = m.xx_yy - means + c2, inverse = reciprocal_(a * b);  // one division for both
   s.inverse_means = inverse * b;
   s.inverse_spread = inverse * a;
   s.value = s.luminance * s.structure * inverse;
