@@ -61,7 +61,8 @@ class Cut:
 
     def comb(self, points: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"], skull: Skull) -> Float[Tensor, "n 3"]:
         """Direction along the scalp: away from the parting and back, further down and behind straight down."""
-        behind = smoothstep(skull.center[2] - 0.01, skull.center[2] - 0.07, points[:, 2:3])
+        middle_z = float(skull.center[2])
+        behind = smoothstep(middle_z - 0.01, middle_z - 0.07, points[:, 2:3])
         below = torch.maximum(behind, smoothstep(0.05, 0.0, points[:, 1:2] - skull.ear_y))
         sideways = self.side(points, skull)[:, None] * torch.tensor([1.2, 0.0, 0.0]) + torch.tensor([0.0, -0.4, -0.7])
         wish = sideways + below * (torch.tensor([0.0, -2.0, 0.0]) - 0.8 * sideways)
@@ -93,12 +94,13 @@ def hang(
     clump = torch.stack([noise(roots + 0.1 * k, 0.025, 2) for k in (1, 2, 3)], -1)
     combed = torch.where(fringe[:, None], _forwards(normals), cut.comb(roots, normals, skull))
     direction = normalize(0.25 * normals + combed + 0.2 * clump, dim=-1)
-    tucked = torch.where(side > 0, *(torch.tensor(t) for t in cut.tucked)) & ~fringe
-    before = chance < torch.where(side > 0, *(torch.tensor(s) for s in cut.forward))
+    left = side > 0
+    tucked = torch.where(left, torch.tensor(cut.tucked[0]), torch.tensor(cut.tucked[1])) & ~fringe
+    before = chance < torch.where(left, torch.tensor(cut.forward[0]), torch.tensor(cut.forward[1]))
     before = before & ~tucked & (roots[:, 2] > skull.center[2] - 0.03)
     point, points = roots - 0.002 * normals, [roots - 0.002 * normals]
     step_m = (lengths / _SEGMENTS)[:, None]
-    gravity, hug = (torch.where(fringe, *pair)[:, None] for pair in ((9.0, 3.0), (1.0, 0.6)))
+    gravity, hug = torch.where(fringe, 9.0, 3.0)[:, None], torch.where(fringe, 1.0, 0.6)[:, None]
     for step in range(_SEGMENTS):
         direction = normalize(direction + torch.tensor([0.0, -1.0, 0.0]) * gravity * step_m / 0.1, dim=-1)
         outward = skull.outward(point)
@@ -139,7 +141,8 @@ def _off_the_head(points: Tensor, skull: Skull, clearance_m: Float[Tensor, "n"])
 
 def _behind_ear(points: Tensor, skull: Skull, tucked: Bool[Tensor, "n"]) -> Tensor:
     """Tucked locks pass behind the ear."""
-    excess = (points[:, 2] - skull.behind_ear_z).clamp_min(0) * smoothstep(skull.ears[1][1] + 0.02, skull.ears[1][1] - 0.01, points[:, 1])
+    top = float(skull.ears[1][1])
+    excess = (points[:, 2] - skull.behind_ear_z).clamp_min(0) * smoothstep(top + 0.02, top - 0.01, points[:, 1])
     return points - (tucked * excess)[:, None] * torch.tensor([0.0, 0.0, 1.0])
 
 
