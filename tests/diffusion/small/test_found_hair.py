@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -47,3 +49,16 @@ def test_a_share_of_the_people_has_long_hair_and_the_others_are_who_they_were(ri
         assert looks[seed].hair_style == random_look(seed).hair_style
     first, again = _draw(rig, long[0]), _draw(rig, long[0])
     assert first.look.hair_style == "long" and torch.equal(first.tracked.static_offset, again.tracked.static_offset)
+
+
+def test_a_tracked_neck_of_another_shape(rig):
+    """Which vertices may wear hair depends on the shape: not the same ones for the person and the tracked rig."""
+    truth = rig.neutral(1)
+    rng, tracked = torch.Generator().manual_seed(0), []
+    for _ in range(6):
+        tracked.append(replace(truth, shape=0.5 * torch.randn(truth.shape.shape, generator=rng)))
+    assert len({len(hair_region(rig, params).vertices) for params in [truth, *tracked]}) > 1
+    plain = offset(rig, "long").norm(dim=-1)
+    for params in tracked:
+        worn = found_offset(rig, params, truth, random_look(3, "long"), 3, length=1.0, chance=0.0, worse=1.0).norm(dim=-1)
+        assert (worn - plain).abs().mean() < 3e-4 and worn.max() > 0.02

@@ -54,14 +54,14 @@ def found_offset(
     region = hair_region(rig, tracked)
     assert region is not None
     if look.hair_style in HANGING:
-        return region.offset(_hanging(rig, truth, look, seed, length))
+        return region.offset(_hanging(rig, truth, look, seed, length)[region.vertices])
     thickness = _THICKNESS_M[look.hair_style]
     error = 0.5 * _THICKNESS_STEP_M + worse * 0.08 * thickness
     return max(0.0, thickness + error * chance) * region.scalp
 
 
-def _hanging(rig: Rig, truth: RigParams, look: Look, seed: int, length: float) -> Float[Tensor, "R"]:
-    """A distance for every vertex of the region."""
+def _hanging(rig: Rig, truth: RigParams, look: Look, seed: int, length: float) -> Float[Tensor, "V"]:
+    """A distance for every vertex, 0 outside the region, which is another one on another shape of the neck."""
     still = replace(rig.neutral(1), shape=truth.shape)
     rest, region = rig.vertices(still)[0], hair_region(rig, still)
     assert region is not None
@@ -69,7 +69,8 @@ def _hanging(rig: Rig, truth: RigParams, look: Look, seed: int, length: float) -
     distance = _above(rest[region.vertices], normalize(region.direction[region.vertices], dim=-1), hair[:: max(1, len(hair) // _LOOKED_AT)])
     distance = _averaged(distance, region)
     noise = Noise3(generator(seed, "found hair"))(rest[region.vertices], _ERROR_WAVE_M)
-    return (0.95 * distance + _ERROR_M / _NOISE_STD * noise).clamp(0, _MOST_M)
+    found = (0.95 * distance + _ERROR_M / _NOISE_STD * noise).clamp(0, _MOST_M)
+    return rest.new_zeros(rig.n_vertices).index_copy(0, region.vertices, found)
 
 
 def _above(points: Float[Tensor, "R 3"], normals: Float[Tensor, "R 3"], hair: Float[Tensor, "H 3"]) -> Float[Tensor, "R"]:
