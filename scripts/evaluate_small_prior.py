@@ -18,7 +18,8 @@ from torch import Tensor
 
 from gafcore.diffusion.small.agreement import root_mean_disagreement
 from gafcore.diffusion.small.evaluation import BINS, Method, NearestPerson, Score, Sets, batch_of, evaluate, sets_of
-from gafcore.diffusion.small.people import N_VIEWS
+from gafcore.diffusion.small.found_hair import HANGING
+from gafcore.diffusion.small.people import N_VIEWS, look_of
 from gafcore.diffusion.small.prior import SmallPrior, load_prior
 from gafcore.diffusion.small.store import CHUNK, TEST_SEED, TRAIN_SEED, Batch, read_people
 from gafcore.pictures import save_sheet
@@ -46,7 +47,7 @@ class Evaluate:
 
 
 def methods(prior: SmallPrior) -> dict[str, Method]:
-    """What does not need to know who is looked at, but for the noise."""
+    """What does not need to know who is looked at, but for the noise; of a prior without diffusion, its regression."""
 
     def given(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         return batch.image, batch.fill, batch.conditions
@@ -54,9 +55,13 @@ def methods(prior: SmallPrior) -> dict[str, Method]:
     def refined(level: float) -> Method:
         return lambda b, s: prior.denoise(*given(b), prior.regress(*given(b)), level, generator=seeded(s))
 
-    return {
+    regression = {
         "regression": lambda b, s: prior.regress(*given(b)),  # noqa: ARG005
         "warp + fill": lambda b, s: b.fill,  # noqa: ARG005
+    }
+    if prior.diffusion is None:
+        return regression
+    return regression | {
         "refined, t = 0.25": refined(0.25),
         "refined, t = 0.5": refined(0.5),
         "diffusion, 1 step": lambda b, s: prior.denoise(*given(b), steps=1, generator=seeded(s)),
@@ -129,14 +134,19 @@ def main(args: Evaluate) -> None:
     for name, method in every.items():
         row(name, method, first if "refined" in name or "steps" in name else people)
     row("regression, training people", every["regression"], {k: v[:CHUNK] for k, v in training.items()})
+    hanging = [i for i in range(args.test_people) if look_of(TEST_SEED + i).hair_style in HANGING]
+    if hanging:
+        for name in ("regression", "warp + fill"):
+            row(f"{name}, bob and long hair", every[name], {k: v[hanging] for k, v in people.items()})
     if args.sheet is not None:
         write_sheet(args.sheet, prior, people, args.device)
     if prior.condition == "rig":
         figures["normals swapped"] = scores = steered(prior, people, args.sampled_people, args.device)
         print(f"normals of another view, no warp: IoU with that view {scores['donor']:.2f}, with its own {scores['own']:.2f}", flush=True)
         keep()
-    figures["disagreement"] = rms = agreement(prior, people, args.sampled_people, args.device)
-    print("difference of points that two views show, 0..1: " + ", ".join(f"{name} {x:.4f}" for name, x in rms.items()))
+    if prior.diffusion is not None:
+        figures["disagreement"] = rms = agreement(prior, people, args.sampled_people, args.device)
+        print("difference of points that two views show, 0..1: " + ", ".join(f"{name} {x:.4f}" for name, x in rms.items()))
     figures["seconds"] = time.monotonic() - begin
     keep()
 
@@ -147,16 +157,19 @@ def _line(name: str, count: int, scores: dict[tuple[int, int], Score]) -> str:
 
 
 def write_sheet(path: Path, prior: SmallPrior, people: People, device: str) -> None:
-    """Eight people: the input, then for each of three views what is given (warp + fill), regression, a refined one, and the truth."""
-    rows = []
+    """Eight people: the input, then for each of three views what is given (warp + fill), regression, a refined one (where the prior has a
+    diffusion), and the truth."""
+    rows, columns = [], ("given", "regression", "refined", "truth") if prior.diffusion is not None else ("given", "regression", "truth")
     for person in range(min(8, len(people["image"]))):
         batch = batch_of(people, [(person, [0, 2, 5, 7])], 1.0, device, prior.condition)
         given = (batch.image, batch.fill, batch.conditions)
         regressed = prior.regress(*given)
-        refined = prior.denoise(*given, regressed, 0.5, generator=torch.Generator().manual_seed(person))
-        row = [batch.image[0, :3]] + [x[0, k] for k in (0, 1, 3) for x in (batch.fill, regressed, refined, batch.targets)]
+        made = {"given": batch.fill, "regression": regressed, "truth": batch.targets}
+        if prior.diffusion is not None:
+            made["refined"] = prior.denoise(*given, regressed, 0.5, generator=torch.Generator().manual_seed(person))
+        row = [batch.image[0, :3]] + [made[name][0, k] for k in (0, 1, 3) for name in columns]
         rows.append([((x + 1) / 2).clamp(0, 1).permute(1, 2, 0).cpu() for x in row])
-    save_sheet(path, rows, (), ("input", *("given", "regression", "refined", "truth") * 3), cell_px=84)
+    save_sheet(path, rows, (), ("input", *columns * 3), cell_px=84)
 
 
 if __name__ == "__main__":

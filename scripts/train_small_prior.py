@@ -35,7 +35,7 @@ import torch
 import torch.distributed as dist
 import tyro
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from gafcore.diffusion.small.network import NetworkConfig
 from gafcore.diffusion.small.prior import load_prior, save_prior
@@ -56,6 +56,7 @@ TIMED = {
     "regression": TrainConfig(task="regression", steps=_ENDLESS, batch=32, learning_rate=1e-3, warmup=300, ema=0.999, weight_decay=0.05),
     "diffusion": TrainConfig(task="diffusion", steps=_ENDLESS, batch=32, learning_rate=6e-4, warmup=300, ema=0.999, weight_decay=0.05),
 }
+_TUNED = 0.4  # of the highest learning rate, for networks that have learned before
 _START = time.monotonic()
 
 
@@ -93,6 +94,10 @@ class Make:
     """What tells the networks where a view is: the rig, or, for comparison, its camera's place alone (no normals, no warp)."""
     start: Path | None = None
     """Weights that diffusion begins with; those of the finished regression by default."""
+    init: Path | None = None
+    """With --minutes: a prior (or "shipped") whose network of the stage the training begins with, at a lower rate."""
+    people_folder: Path | None = None
+    """With --minutes: where the people are; FOLDER by default."""
 
 
 def main(args: Make) -> None:
@@ -136,21 +141,38 @@ def _train_timed(args: Make, minutes: float) -> None:
     if args.stage not in TIMED:
         sys.exit(f"--minutes is for {' and '.join(TIMED)}; {args.stage} takes --steps")
     config = TIMED[args.stage]
+    if args.init is not None:
+        config = replace(config, learning_rate=_TUNED * config.learning_rate)
     given = {"batch": args.batch, "learning_rate": args.learning_rate, "steps": args.steps}
     config = _of_condition(replace(config, **{name: value for name, value in given.items() if value is not None}), args)
-    people = ResidentPeople(args.folder, args.train_people, torch.device(args.device))
+    start = _start(args)
+    source = args.people_folder or args.folder
+    people = ResidentPeople(source, args.train_people, torch.device(args.device))
     while people.refresh() < args.wait_people:
         if time.monotonic() - _START > 60 * minutes:
-            sys.exit(f"{args.folder}: only {people.count} of {args.wait_people} people in {minutes:g} minutes")
+            sys.exit(f"{source}: only {people.count} of {args.wait_people} people in {minutes:g} minutes")
         time.sleep(0.5)
     print(f"{time.monotonic() - _START:.1f} s: {people.count} people on {args.device}", flush=True)
-    start = args.start or args.folder / "regression" / "weights.safetensors"
     left = 60 * minutes - (time.monotonic() - _START)
     steps = train_timed(
         people, config, args.folder / args.stage / "weights.safetensors", left,
-        start=None if args.stage == "regression" else start, graph=args.graph, report=_clock(config),
+        start=start, graph=args.graph, report=_clock(config),
     )  # fmt: skip
     print(f"{args.stage}: {steps} steps of {config.batch} sets from {people.count} people", flush=True)
+
+
+def _start(args: Make) -> Path | None:
+    """The weights that training begins with."""
+    if args.init is None:
+        return (args.start or args.folder / "regression" / "weights.safetensors") if args.stage == "diffusion" else None
+    prior = load_prior(None if str(args.init) == "shipped" else args.init)
+    network = prior.regression if args.stage == "regression" else prior.diffusion
+    if network is None or network.config != NetworkConfig(condition=args.condition):
+        sys.exit(f"{args.init}: has no {args.stage} of condition {args.condition} and the usual sizes to begin with")
+    args.folder.mkdir(parents=True, exist_ok=True)
+    path = args.folder / f"{args.stage}_init.safetensors"
+    save_file(network.state_dict(), path)
+    return path
 
 
 def _train(args: Make) -> None:

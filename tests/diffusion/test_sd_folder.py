@@ -43,6 +43,13 @@ def test_size_is_that_of_the_training(made):
     assert networks.size == 16 and networks.text.shape == (1, 12, 24)
 
 
+@pytest.mark.parametrize("side", [None, "64", [8, 8], 0, True])
+def test_a_size_that_is_no_number(folders, side):
+    edit(folders[0] / "unet" / "config.json", sample_size=side)
+    with pytest.raises(InputError, match=r"unet/config.json: sample_size must be the side of its latents, a whole number > 0, got"):
+        load_normal_control(*folders)
+
+
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "tokenizer", "scheduler"])
 def test_a_missing_part_is_named(folders, part):
     shutil.rmtree(folders[0] / part)

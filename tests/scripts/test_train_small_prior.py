@@ -44,6 +44,17 @@ def test_another_condition_has_no_diffusion_until_one_is_trained(tmp_path, capsy
     assert "'diffusion': 'not trained'" in capsys.readouterr().out
 
 
+def test_training_begins_with_a_priors_weights(tmp_path):
+    args = script.Make("diffusion", tmp_path / "work", init=Path("shipped"))
+    assert torch.equal(load_file(script._start(args))["role"], load_prior().diffusion.role)
+    start = script._start(script.Make("regression", tmp_path / "work", init=Path("shipped")))
+    SmallPriorNetwork().load_state_dict(load_file(start))
+    with pytest.raises(SystemExit, match="shipped: has no regression of condition pose and the usual sizes"):
+        script._start(script.Make("regression", tmp_path, init=Path("shipped"), condition="pose"))
+    assert script._start(script.Make("regression", tmp_path)) is None
+    assert script._start(script.Make("diffusion", tmp_path)) == tmp_path / "regression" / "weights.safetensors"
+
+
 def test_too_few_people_in_time(tmp_path):
     with pytest.raises(SystemExit, match="only 0 of 5 people in 0 minutes"):
         script.main(script.Make("regression", tmp_path, minutes=0.0, wait_people=5))

@@ -136,6 +136,9 @@ def _check_fit(sd: Path, controlnet: Path, unet: Any, control: Any, vae: Any, en
     """A ControlNet of another width fails deep inside, if at all: better to say which folder does not belong."""
     if unet.config.addition_embed_type is not None:
         raise InputError(f"{sd}: its UNet needs more than a prompt ({unet.config.addition_embed_type}), as that of SDXL; {_LAYOUT}")
+    side = unet.config.sample_size
+    if not isinstance(side, int) or isinstance(side, bool) or side < 1:
+        raise InputError(f"{sd / 'unet' / 'config.json'}: sample_size must be the side of its latents, a whole number > 0, got {side!r}")
     latent = int(vae.config.latent_channels)
     if (unet.config.in_channels, unet.config.out_channels) != (latent, latent):
         raise InputError(

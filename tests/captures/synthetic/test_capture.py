@@ -142,7 +142,7 @@ def _without_hair(made):
 
 def test_looks_vary_and_hang_together():
     looks = [random_look(seed) for seed in range(60)]
-    assert {look.hair_style for look in looks} == set(HAIR_STYLES)
+    assert {look.hair_style for look in looks} == set(HAIR_STYLES) - {"long"}  # only on request: seeds stay who they were
     assert np.ptp([float(look.skin.mean()) for look in looks]) > 0.3
     dark = [look for look in looks if look.skin.mean() < 0.15]
     assert dark and all(look.iris.mean() < 0.2 for look in dark)

@@ -12,6 +12,7 @@ from gafcore.captures.synthetic import nersemble_arc
 from gafcore.captures.synthetic.atlas import fill, lay_out, nearest_covered, smooth_over_mesh, texels
 from gafcore.captures.synthetic.hair import grow_hair
 from gafcore.captures.synthetic.lighting import Light, ambient_occlusion, irradiance, random_light, sh_basis
+from gafcore.captures.synthetic.long_hair import Cut, Neck
 from gafcore.captures.synthetic.look import color, linear_to_srgb, random_look, srgb_to_linear
 from gafcore.captures.synthetic.motion import random_identity, random_motion
 from gafcore.captures.synthetic.noise import Noise3, generator, over_time, smoothstep
@@ -208,3 +209,39 @@ def test_cropped_hair_leaves_the_ears_free(rig):
     locks = hair.vertices[-3400 * 7 * 3 :].view(3400, 7, 3, 3).mean(2)  # middles of the tubes, from root to tip
     reach_in = skull.at_ear(locks[:, -1]) & ~skull.at_ear(locks[:, 0])
     assert not reach_in.any()
+
+
+def test_long_hair_hangs_over_the_neck_and_out_of_the_face(rig):
+    vertices = rig.vertices(rig.neutral())[0]
+    skull, chin_y = Skull.of(rig, vertices), float(rig.landmark_points(vertices[None], "ibug68")[0, 8, 1])
+    seeds = range(6)
+    assert any(Cut.random(seed).fringe for seed in seeds) and not all(Cut.random(seed).fringe for seed in seeds)
+    for seed in seeds:
+        hair = grow_hair(rig, vertices, random_look(seed, "long"), seed, detail=0.25)
+        n = int(2600 * 0.25)
+        locks = hair.vertices[-n * 17 * 3 :].view(n, 17, 3, 3).mean(2)  # middles of the tubes, from root to tip
+        tips = locks[:, -1]
+        assert (tips[:, 1] < chin_y).float().mean() > 0.6 and (tips[:, 2] < 0).float().mean() > 0.5
+        reach = skull.in_face(locks.flatten(0, 1)) & (locks.flatten(0, 1)[:, 1] < skull.face_max_y - 0.02)
+        narrow = (locks.flatten(0, 1)[:, 0] - skull.center[0]).abs() < 0.8 * skull.face_half_width
+        assert (reach & narrow).float().mean() < 0.005
+        steps = (locks[:, 1:] - locks[:, :-1]).norm(dim=-1)
+        assert steps.max() < 0.06
+
+
+def test_a_longer_cut_has_a_lower_hem():
+    short, long = Cut.random(3, 0.7), Cut.random(3, 1.4)
+    assert long.hem == pytest.approx(2 * short.hem) and long.parting == short.parting
+
+
+def test_shoulders_part_hair_to_the_front_and_the_back(rig):
+    vertices = rig.vertices(rig.neutral())[0]
+    neck = Neck.of(rig, vertices)
+    inside = torch.tensor([[0.03, -0.16, neck.axis[1]]]).repeat(2, 1)
+    front, back = neck.push_out(inside, torch.full((2,), 0.005), torch.tensor([True, False]))
+    assert front[2] > neck.axis[1] + 0.03 and back[2] < neck.axis[1] - 0.03
+    throat = torch.tensor([[0.02, -0.09, neck.axis[1]]])
+    pushed = neck.push_out(throat, torch.full((1,), 0.005), torch.tensor([True]))[0]
+    assert pushed[0] > 0.03 and pushed[1] == throat[0, 1]
+    far = torch.tensor([[0.3, -0.1, 0.0]])
+    torch.testing.assert_close(neck.push_out(far, torch.zeros(1), torch.tensor([True])), far)

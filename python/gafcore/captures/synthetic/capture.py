@@ -45,7 +45,7 @@ class SynthConfig:
         fps: Timesteps a second.
         samples: Sample points along each side of a pixel.
         page_px: Side of the texture pages, texels; 0 takes twice the size of the pictures, 1024 at most.
-        hair: "random", "bald", "buzz", "short", "curly", "bob" or "bun".
+        hair: "random", "bald", "buzz", "short", "curly", "bob", "bun", or "long", which "random" never draws.
         eval_timesteps: Keep about this many timesteps, evenly spaced, in each held-out split; 0 keeps all.
     """
 

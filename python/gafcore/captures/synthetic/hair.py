@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from gafcore.captures.synthetic.atlas import smooth_over_mesh
+from gafcore.captures.synthetic.long_hair import Cut, Neck, hang
 from gafcore.captures.synthetic.look import Look
 from gafcore.captures.synthetic.noise import Noise3, generator, smoothstep
 from gafcore.captures.synthetic.skull import Skull
@@ -56,6 +57,7 @@ _STYLES = {
     "curly": _Style(2400, 9, 0.062, 0.0052, 0.60, 0.0, 0.45, 0.2, cap=0.014, clearance=0.010, curl=0.0045),
     "bob": _Style(2600, 9, 0.190, 0.0040, 0.25, 0.3, 2.2, 0.35, cap=0.006, clearance=0.012),
     "bun": _Style(2600, 9, 0.110, 0.0034, 0.05, 1.0, 0.0, 1.0, cap=0.005, clearance=0.008),
+    "long": _Style(2600, 16, 1.0, 0.0042, 0.25, 0.6, 3.0, 0.35, cap=0.006, clearance=0.006),  # how it hangs is long_hair.py's
 }
 
 
@@ -78,8 +80,14 @@ def grow_hair(rig: Rig, vertices: Float[Tensor, "V 3"], look: Look, seed: int, *
         style = replace(style, n_locks=fewer, width=style.width / math.sqrt(detail), length=style.length * length)
     rng = generator(seed, "hair")
     noise = Noise3(rng)
-    parts = [_cap(rig, vertices, skull, style, look, noise)]
-    if style.n_locks:
+    cut = Cut.random(seed, length) if look.hair_style == "long" else None
+    parts = [_cap(rig, vertices, skull, style, look, noise, cut)]
+    if cut is not None:
+        roots, normals = _roots(rig, vertices, skull, style.n_locks, rng)
+        locks = _tubes(hang(roots, normals, cut, skull, Neck.of(rig, vertices), rng), style, look, skull, rng)
+        tone = cut.tone(style.n_locks, style.segments + 1, rng)[..., None].expand(-1, -1, _SIDES)
+        parts.append(replace(locks, albedo=(locks.albedo * tone.reshape(-1, 1)).clamp_max(0.9)))
+    elif style.n_locks:
         roots, normals = _roots(rig, vertices, skull, style.n_locks, rng)
         parts.append(_tubes(_grow(roots, normals, style, look.hair_style, skull, noise, rng), style, look, skull, rng))
     if look.hair_style == "bun":
@@ -87,7 +95,7 @@ def grow_hair(rig: Rig, vertices: Float[Tensor, "V 3"], look: Look, seed: int, *
     return _join(parts)
 
 
-def _cap(rig: Rig, vertices: Tensor, skull: Skull, style: _Style, look: Look, noise: Noise3) -> Hair:
+def _cap(rig: Rig, vertices: Tensor, skull: Skull, style: _Style, look: Look, noise: Noise3, cut: Cut | None) -> Hair:
     """The scalp lifted off itself, level with the skin at the hair line."""
     inside = rig.regions["scalp"]
     depth = smoothstep(0.45, 1.0, smooth_over_mesh(rig.faces, inside.float(), 6))
@@ -96,7 +104,8 @@ def _cap(rig: Rig, vertices: Tensor, skull: Skull, style: _Style, look: Look, no
     raised = vertices + normals * (style.cap * depth * rough + 0.0012 * (depth > 0) - 0.0025 * (depth == 0))[:, None]
     chosen = rig.faces[inside[rig.faces].all(1)]
     used, faces = torch.unique(chosen, return_inverse=True)
-    tangents = _comb(vertices[used], normals[used], style, look.hair_style, skull)
+    combed = (vertices[used], normals[used])
+    tangents = _comb(*combed, style, look.hair_style, skull) if cut is None else cut.comb(*combed, skull)
     shade = (0.75 + 0.25 * noise(vertices[used], 0.003, 2)).clamp(0.3, 1)
     matt = torch.full((len(used), 1), 0.15 if style.n_locks > 5000 else 0.5)
     return Hair(raised[used], faces, normals[used], tangents, look.hair * shade[:, None], matt)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from gafcore.captures.synthetic.noise import generator, uniform
 
-HAIR_STYLES = ("bald", "buzz", "short", "curly", "bob", "bun")
+_DRAWN_STYLES = ("bald", "buzz", "short", "curly", "bob", "bun")
+HAIR_STYLES = (*_DRAWN_STYLES, "long")  # never drawn, only asked for: seeds stay who they were
 
 # 8-bit sRGB, from light to dark.
 _SKIN = ((242, 204, 180), (226, 178, 148), (190, 140, 110), (142, 97, 72), (92, 61, 46))
@@ -48,13 +49,13 @@ def random_look(seed: int, hair_style: str = "random") -> Look:
     dark_features = tone > 0.6  # dark skin goes with dark eyes and hair
     iris = _mix(_IRIS, uniform(rng, 0.6 if dark_features else 0.0, 1.0))
     hair = _mix(_HAIR, uniform(rng, 0.0, 0.25 if dark_features else 1.0))
-    drawn = HAIR_STYLES[min(int(uniform(rng, 0.35, len(HAIR_STYLES))), len(HAIR_STYLES) - 1)]
+    drawn = _DRAWN_STYLES[min(int(uniform(rng, 0.35, len(_DRAWN_STYLES))), len(_DRAWN_STYLES) - 1)]
     style = drawn if hair_style == "random" else hair_style
     return Look(
         skin=_mix(_SKIN, tone),
         blood=uniform(rng, 0.5, 1.0),
         freckles=max(0.0, uniform(rng, -1.0, 1.0)) * (1 - tone),
-        stubble=max(0.0, uniform(rng, -1.0, 1.0)) * (style not in ("bob", "bun")),
+        stubble=max(0.0, uniform(rng, -1.0, 1.0)) * (style not in ("bob", "bun", "long")),
         lips=uniform(rng, 0.4, 1.0),
         brow_width=uniform(rng, 0.75, 1.3),
         brow_density=uniform(rng, 0.65, 0.95),

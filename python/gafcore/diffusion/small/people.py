@@ -17,10 +17,11 @@ from gafcore.captures.synthetic.look import Look, random_look
 from gafcore.captures.synthetic.motion import random_identity, random_motion
 from gafcore.captures.synthetic.noise import generator, normal, uniform
 from gafcore.captures.synthetic.render import render_views
+from gafcore.diffusion.small.found_hair import found_offset
 from gafcore.diffusion.small.pose import placement_of
 from gafcore.diffusion.small.views import HeadPose, head_pose, view_camera
 from gafcore.diffusion.small.warp import Carried, carry
-from gafcore.mesh import normal_map, vertex_normals
+from gafcore.mesh import normal_map
 from gafcore.rigs.base import Rig
 from gafcore.types import Camera, RigParams
 
@@ -29,10 +30,7 @@ INPUT_SIZE = 128  # colours are carried from a picture of twice the resolution, 
 N_VIEWS = 8  # made of each person; a training set is four of them
 _DETAIL = 0.25  # of hair and shadows: enough for 64 pixels, and three times as fast
 _N_MOMENTS = 24
-_SMOOTHING = 4  # rounds of averaging over neighbours: the hairline is a slope, not a step
-# Thickness of hair that a fit finds for a style (avatars/hair.py on thirty people, whatever the length of their hair), metres.
-_THICKNESS_M = {"bald": 0.0, "buzz": 0.001, "short": 0.0125, "curly": 0.039, "bob": 0.0145, "bun": 0.005}
-_THICKNESS_STEP_M = 0.0025  # of the fit's search: what it finds is off by about so much
+_LONG_HAIRED = 0.2  # share of people who get long hair instead of the style that their seed would give them
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class _Drawn:
 
 @torch.no_grad()
 def make_person(rig: Rig, seed: int) -> Person:
-    """The person of a seed. The rig that carries colours is tracked: a little off the truth, with hair only as a raised scalp."""
+    """The person of a seed. The rig that carries colours is tracked: a little off the truth, with hair only as what a fit finds of it."""
     drawn = _draw(rig, seed)
     model = make_model(rig, drawn.params, drawn.look, seed, 128, detail=_DETAIL, hair_length=drawn.hair_length)
     vertices, tracked = rig.vertices(drawn.params)[0], rig.vertices(drawn.tracked)[0]
@@ -96,13 +94,18 @@ def tracked_vertices(rig: Rig, seed: int) -> Float[Tensor, "V 3"]:
 def _draw(rig: Rig, seed: int) -> _Drawn:
     shape = random_identity(rig, seed, strength=0.9)
     rng = generator(seed, "prior views")
-    look = random_look(seed)
+    look = look_of(seed)
     params = random_motion(rig, shape, seed, _N_MOMENTS, 2.0)[int(torch.randint(_N_MOMENTS, (), generator=rng))]
     length = uniform(rng, 0.7, 1.4)
-    return _Drawn(look, length, params, _tracked(rig, params, look.hair_style, rng), rng)
+    return _Drawn(look, length, params, _tracked(rig, params, look, seed, length, rng), rng)
 
 
-def _tracked(rig: Rig, params: RigParams, style: str, rng: torch.Generator) -> RigParams:
+def look_of(seed: int) -> Look:
+    """As a synthetic capture of this seed has it, but that some have long hair."""
+    return random_look(seed, "long" if uniform(generator(seed, "long haired"), 0, 1) < _LONG_HAIRED else "random")
+
+
+def _tracked(rig: Rig, params: RigParams, look: Look, seed: int, length: float, rng: torch.Generator) -> RigParams:
     """The parameters as a tracker would find them: identity, expression, turn and place with small errors, hair as a static offset.
 
     People are tracked more or less well, from exactly, as synthetic captures are, to errors with the standard deviations below.
@@ -113,21 +116,8 @@ def _tracked(rig: Rig, params: RigParams, style: str, rng: torch.Generator) -> R
     rotation = params.rotation + worse * math.radians(1.0) * normal(rng, 1, 3)
     translation = params.translation + worse * 0.0015 * normal(rng, 1, 3)
     noisy = replace(params, shape=shape, expr=expr, rotation=rotation, translation=translation)
-    error = 0.5 * _THICKNESS_STEP_M + worse * 0.08 * _THICKNESS_M[style]
-    thickness = max(0.0, _THICKNESS_M[style] + error * float(normal(rng, 1)))
-    return replace(noisy, static_offset=thickness * _scalp_direction(rig, noisy))
-
-
-def _scalp_direction(rig: Rig, params: RigParams) -> Float[Tensor, "V 3"]:
-    """Outward normals at rest on the scalp, fading out over its rim, zero elsewhere."""
-    weight = rig.regions["scalp"].to(rig.template.dtype)
-    edges = torch.cat([rig.faces[:, [0, 1]], rig.faces[:, [1, 2]], rig.faces[:, [2, 0]]])
-    edges = torch.cat([edges, edges.flip(1)])
-    degree = torch.zeros_like(weight).index_add_(0, edges[:, 0], weight.new_ones(edges.shape[0])).clamp(min=1)
-    for _ in range(_SMOOTHING):
-        weight = torch.zeros_like(weight).index_add_(0, edges[:, 0], weight[edges[:, 1]]) / degree
-    rest = replace(rig.neutral(1), shape=params.shape, static_offset=params.static_offset)
-    return weight[:, None] * vertex_normals(rig.vertices(rest)[0], rig.faces)
+    chance = float(normal(rng, 1))
+    return replace(noisy, static_offset=found_offset(rig, noisy, params, look, seed, length=length, chance=chance, worse=worse))
 
 
 def _input_camera(pose: HeadPose, rng: torch.Generator) -> Camera:
