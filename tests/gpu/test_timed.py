@@ -24,9 +24,8 @@ def test_replayed_steps_are_the_eager_ones(tmp_path, capsys, task):
     shapes = {"image": (s, s, 4), "targets": (N_VIEWS, s, s, 4), "fill": (N_VIEWS, s, s, 3), "visibility": (N_VIEWS, s, s)}
     arrays = {name: rng.integers(0, 255, (4, *shape), dtype=np.uint8) for name, shape in shapes.items()}
     normals = {"image_normals": (s, s, 3), "normals": (N_VIEWS, s, s, 3)}
-    placements = rng.normal(size=(4, N_VIEWS, 4)).astype(np.float32)
     arrays |= {name: rng.integers(-127, 127, (4, *shape), dtype=np.int8) for name, shape in normals.items()}
-    arrays["placements"] = placements
+    arrays["placements"] = rng.normal(size=(4, N_VIEWS, 4)).astype(np.float32)
     weights = []
     for graph in (True, False):
         people = ResidentPeople(tmp_path, 4, torch.device("cuda"))
