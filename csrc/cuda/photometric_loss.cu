@@ -75,7 +75,7 @@ class Walk {
  public:
   __device__ Walk(const Args& a, int rows, Row* row) : a_(a), row_(row) {
     const int walked = kStep > 1 ? 1 : channels();  // channels, one by one
-    image_index_ = int(blockIdx.z) / walked;
+    pixel_ = int64_t(int(blockIdx.z) / walked) * height() * width();
     channel_ = int(blockIdx.z) % walked;
     lane_ = int(threadIdx.x) % S::kLanes;
     role_ = int(threadIdx.x) / S::kLanes;
@@ -95,8 +95,8 @@ class Walk {
   }
 
  private:
-  // The roles wait for each other at the same barrier from different places, which a multiprocessor does not mind: it counts warps.
-  __device__ static void meet() { __syncthreads(); }
+  // The roles wait for each other from different places.
+  __device__ static void meet() { meet_block(S::kRoles * S::kLanes); }
 
   // Rows of the images come one by one. Row y gives the moments of row y - 5, and those, a step later, the gradient of row y - 10.
   template <bool kFirst, bool kLast>
@@ -130,7 +130,7 @@ class Walk {
   __device__ int width() const { return int(a_.width); }
   __device__ int channels() const { return kStep > 1 ? kStep : int(a_.channels); }
   // Number of the first pixel of a row. Images have fewer than 2^31 numbers a row, and together more.
-  __device__ int64_t row_of(int y) const { return (int64_t(image_index_) * height() + y) * width(); }
+  __device__ int64_t row_of(int y) const { return pixel_ + int64_t(y) * width(); }
   // Of a slot, its first pixel and where in a row that lies. Slots are counted from `margins` margins left of the first that is this block's.
   __device__ int x_of(int slot, int margins) const {
     return (int(blockIdx.x) * (S::kOwn / kStep) + slot / kStep - margins * S::kReach) * kPixels;
@@ -139,11 +139,10 @@ class Walk {
     return x_of(slot, margins) * channels() + (kStep > 1 ? slot % kStep : channel_);
   }
   __device__ int x_of_moments() const { return x_of(lane_, kGradient ? 1 : 0); }
-  __device__ bool own_row(int y) const { return unsigned(y - y0_) < unsigned(y1_ - y0_); }
   __device__ bool inside(int x) const { return unsigned(x) < unsigned(width()); }
   __device__ bool counts(int x) const { return x >= a_.border && x < width() - a_.border; }
-  // Weights of this thread's pixels: 0 outside of the image, and where `border` pixels at its sides do not count.
-  __device__ __forceinline__ void weights(int y, int x0, int border, float (&w)[kPixels]) const {
+  // 0 outside of the image and where `border` pixels at its sides do not count.
+  __device__ __forceinline__ void weights(int y, int x0, float (&w)[kPixels], int border) const {
     const bool row_counts = y >= border && y < height() - border;
 #pragma unroll
     for (int j = 0; j < kPixels; ++j) w[j] = row_counts && x0 + j >= border && x0 + j < width() - border ? 1.f : 0.f;
@@ -178,8 +177,8 @@ class Walk {
     constexpr Window window;
     const int x0 = x_of_moments();
     float w[kPixels];
-    weights(y - kSsimRadius, x0, a_.border, w);
-    float m[4][kPixels] = {}, image[kPixels] = {}, target[kPixels] = {};
+    weights(y - kSsimRadius, x0, w, a_.border);
+    float m[4][kPixels] = {}, image[kPixels], target[kPixels];
 #pragma unroll
     for (int i = 0; i <= 2 * S::kReach; ++i) {
       const Numbers<2 * kPixels> v = row.images[lane_ + i * kStep];
@@ -200,8 +199,8 @@ class Walk {
     }
     if constexpr (!kGradient) {
       float w_l1[kPixels];
-      weights(y, x0, 0, w_l1);
-      difference(y, x0, w_l1, image, target);
+      weights(y, x0, w_l1, 0);
+      if (y >= y0_ && y < y1_) difference(w_l1, image, target);
     }
 #pragma unroll
     for (int q = 0; q < 4; ++q) {
@@ -212,13 +211,14 @@ class Walk {
   }
 
   __device__ __forceinline__ void similarity(Row& row, const float (&m)[4][kPixels], const float (&w)[kPixels], int y) {
+    const bool own_row = y >= y0_ && y < y1_;
     Numbers<2 * kPixels> v_x_xx;
     Numbers<kPixels> v_xy;
 #pragma unroll
     for (int j = 0; j < kPixels; ++j) {
       const SsimMoments<float> moments = {m[0][j], m[1][j], m[2][j], m[3][j]};
       const SsimTerms<float> s = ssim_terms(moments);
-      if (own_row(y)) ssim_ = fma_(w[j], s.value, ssim_);
+      if (own_row) ssim_ = fma_(w[j], s.value, ssim_);
       if constexpr (kGradient) {
         const SsimGrad<float> g = ssim_vjp(moments, s, w[j]);
         v_x_xx.at[2 * j] = g.v_x, v_x_xx.at[2 * j + 1] = g.v_xx, v_xy.at[j] = g.v_xy;
@@ -227,17 +227,9 @@ class Walk {
     if constexpr (kGradient) row.v_x_xx[lane_] = v_x_xx, row.v_xy[lane_] = v_xy;
   }
 
-  // L1 at row y, and where there is a mask the sums of its weights.
-  __device__ __forceinline__ void difference(int y, int x0, const float (&w)[kPixels], const float (&image)[kPixels], const float (&target)[kPixels]) {
-    if (!own_row(y)) return;
+  __device__ __forceinline__ void difference(const float (&w)[kPixels], const float (&image)[kPixels], const float (&target)[kPixels]) {
 #pragma unroll
     for (int j = 0; j < kPixels; ++j) l1_ = fma_(w[j], fabsf(image[j] - target[j]), l1_);
-    if (!a_.mask) return;
-#pragma unroll
-    for (int j = 0; j < kPixels; ++j) {
-      weight_l1_ += w[j];
-      if (y >= a_.border && y < height() - a_.border && counts(x0 + j)) weight_ssim_ += w[j];
-    }
   }
 
   // `y`: the row of the images that brought these derivatives. They are of row y - 5; with them row y - 10 is complete.
@@ -246,8 +238,15 @@ class Walk {
     constexpr Window window;
     const int out = y - 2 * kSsimRadius, x0 = x_of(lane_, 0);
     const int column = column_of(lane_, 0);
+    float image[kPixels] = {}, target[kPixels] = {};
+#pragma unroll
+    for (int j = 0; j < kPixels; ++j) {  // early: they take their time
+      if (out < y0_ || !inside(x0 + j)) continue;
+      image[j] = (a_.image + at)[column + j * channels()];
+      target[j] = (a_.target + at)[column + j * channels()];
+    }
     float w[kPixels];
-    weights(out, x0, 0, w);
+    weights(out, x0, w, 0);
     float g[3][kPixels] = {};
 #pragma unroll
     for (int i = 0; i <= 2 * S::kReach; ++i) {
@@ -270,44 +269,44 @@ class Walk {
 #pragma unroll
       for (int j = 0; j < kPixels; ++j) g[q][j] = down(gradients_[q][j], g[q][j]);
     }
-    difference(out, x0, w, image_, target_);
+    difference(w, image, target);
 #pragma unroll
     for (int j = 0; j < kPixels; ++j) {
-      const float v = fma_(2 * image_[j], g[1][j], fma_(target_[j], g[2][j], g[0][j]));
+      const float v = fma_(2 * image[j], g[1][j], fma_(target[j], g[2][j], g[0][j]));
       if (out >= y0_ && inside(x0 + j)) (a_.ssim_gradient + at)[column + j * channels()] = v;
-    }
-    at += width() * channels();
-#pragma unroll
-    for (int j = 0; j < kPixels; ++j) {  // of the next row, which need not be waited for then
-      const bool there = own_row(out + 1) && inside(x0 + j);
-      image_[j] = there ? (a_.image + at)[column + j * channels()] : 0.f;
-      target_[j] = there ? (a_.target + at)[column + j * channels()] : 0.f;
     }
   }
 
-  // A pixel's rows are few enough for single precision; doubles are slow on many cards.
+  // Sum of the weights of a pixel's rows.
+  __device__ float weight(int begin, int end, int x) const {
+    if (begin >= end) return 0;
+    if (!a_.mask) return float(end - begin);
+    float sum = 0;
+    for (int y = begin; y < end; ++y) sum += a_.mask[row_of(y) + x];
+    return sum;
+  }
+
+  // A pixel's few rows are exact enough in single precision; doubles are slow on many cards.
   __device__ Sums sums() const {
     const int slot = lane_ - (kGradient ? S::kMargin : 0), x0 = x_of_moments();
     const bool own = role_ == 0 && slot >= 0 && slot < S::kOwn;
-    Sums sums = {0, own ? double(ssim_) : 0, 0, 0};
-    if (kGradient || own) sums.l1 = double(l1_), sums.weight_l1 = double(weight_l1_), sums.weight_ssim = double(weight_ssim_);
-    if (a_.mask || !own) return sums;
-    const int rows = y1_ - y0_, rows_that_count = max(min(y1_, height() - a_.border) - max(y0_, a_.border), 0);
+    Sums sums = {kGradient || own ? double(l1_) : 0, own ? double(ssim_) : 0, 0, 0};
+    if (!own) return sums;
     for (int x = x0; x < x0 + kPixels; ++x) {
-      if (inside(x)) sums.weight_l1 += rows;
-      if (counts(x)) sums.weight_ssim += rows_that_count;
+      if (inside(x)) sums.weight_l1 += double(weight(y0_, y1_, x));
+      if (counts(x)) sums.weight_ssim += double(weight(max(y0_, a_.border), min(y1_, height() - a_.border), x));
     }
     return sums;
   }
 
   const Args& a_;
-  Row* row_;  // [2]
-  int image_index_, channel_;  // the latter where channels are walked one by one
+  Row* row_;       // [2]
+  int64_t pixel_;  // the image's first
+  int channel_;    // where channels are walked one by one
   int lane_, role_, y0_, y1_;
   Numbers<2 * kPixels> next_[2];
-  float image_[kPixels] = {}, target_[kPixels] = {};  // where the gradient is about to be complete
   float moments_[4][kPixels][kTaps - 1] = {}, gradients_[3][kPixels][kTaps - 1] = {};
-  float l1_ = 0, ssim_ = 0, weight_l1_ = 0, weight_ssim_ = 0;
+  float l1_ = 0, ssim_ = 0;
 };
 
 // blocks: [gridDim] out, the sums of each strip.

@@ -10,6 +10,17 @@ constexpr unsigned kFullMask = 0xffffffffu;
 __device__ __forceinline__ int lane_index() { return int(threadIdx.x % kWarp); }
 __device__ __forceinline__ int warp_index() { return int(threadIdx.x / kWarp); }
 
+// All `threads` threads of a block, a multiple of 32, wait for each other, also from different places in the code, where __syncthreads()
+// is not allowed. Not the barrier that __syncthreads() uses.
+__device__ __forceinline__ void meet_block(int threads) {
+#if defined(GAF_SIMT)
+  (void)threads;
+  __syncthreads();
+#else
+  asm volatile("bar.sync 1, %0;" ::"r"(threads) : "memory");
+#endif
+}
+
 // Every lane gets the result. All 32 lanes must call.
 template <class T>
 __device__ __forceinline__ T warp_sum(T value) {
