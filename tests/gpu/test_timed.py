@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -17,8 +19,9 @@ from tests.kernels import gpu_obstacle
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(bool(gpu_obstacle()), reason=f"no GPU to run on: {gpu_obstacle()}")]
 
 
+@pytest.mark.parametrize("condition", ["rig", "pose"])
 @pytest.mark.parametrize("task", ["regression", "diffusion"])
-def test_replayed_steps_are_the_eager_ones(tmp_path, capsys, task):
+def test_replayed_steps_are_the_eager_ones(tmp_path, capsys, task, condition):
     """The same weights but for rounding in bfloat16, after steps of which all but four are replayed."""
     rng, s = np.random.default_rng(0), 16
     shapes = {"image": (s, s, 4), "targets": (N_VIEWS, s, s, 4), "fill": (N_VIEWS, s, s, 3), "visibility": (N_VIEWS, s, s)}
@@ -31,7 +34,7 @@ def test_replayed_steps_are_the_eager_ones(tmp_path, capsys, task):
         people = ResidentPeople(tmp_path, 4, torch.device("cuda"))
         people.add(arrays)
         path = tmp_path / f"{graph}.safetensors"
-        config = TrainConfig(task=task, steps=30, batch=2, warmup=2, ema=0.5, network=TINY)
+        config = TrainConfig(task=task, steps=30, batch=2, warmup=2, ema=0.5, network=replace(TINY, condition=condition))
         assert train_timed(people, config, path, 600, graph=graph) == 30
         weights.append(load_file(path))
     assert "no CUDA graph" not in capsys.readouterr().out

@@ -31,7 +31,8 @@ def placement_of(camera: Camera, pose: HeadPose) -> Float[Tensor, "4"]:
 
 def mirrored(placements: Float[Tensor, "*B 4"]) -> Float[Tensor, "*B 4"]:
     """Of the cameras that see a head's mirror image as these see the head."""
-    return placements * placements.new_tensor([-1.0, 1.0, 1.0, -1.0])
+    # Not by a product with constants: they would come from the host, which a CUDA graph refuses.
+    return torch.cat([-placements[..., :1], placements[..., 1:3], -placements[..., 3:]], -1)
 
 
 def pose_only(
