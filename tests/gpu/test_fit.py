@@ -81,11 +81,13 @@ def test_a_hundred_steps_are_the_cpus_within_rounding(capture):
 
 
 def test_with_density_rounds_counts_and_losses_stay_together(capture):
-    """A gradient at the threshold may fall on either side of it, so counts agree roughly only."""
+    """A gradient at the threshold may fall on either side of it, so counts agree roughly only; right after a round that split others
+    losses were an eighth apart once."""
     cpu, gpu = run(capture, LIVELY, CPU), run(capture, LIVELY, GRAPHS)
     assert len(gpu.avatar) == pytest.approx(len(cpu.avatar), rel=0.1)
     assert max(cpu.history["n_gaussians"]) > 128
-    assert gpu.history["loss"] == pytest.approx(cpu.history["loss"], rel=0.1)
+    assert gpu.history["loss"] == pytest.approx(cpu.history["loss"], rel=0.25)
+    assert gpu.history["loss"][-1] == pytest.approx(cpu.history["loss"][-1], rel=0.1)
     assert gpu.history["loss"][:2] == pytest.approx(cpu.history["loss"][:2], rel=1e-3)
 
 
