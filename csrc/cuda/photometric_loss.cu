@@ -3,6 +3,9 @@
 // above. Where the gradient is asked for, half of the warps do so, and the other half does the same with the derivatives by the moments, which gives
 // the gradient ten rows above. Global memory sees each image once (margins come from the cache) and the gradient once; backward is one more pass
 // over three images. Sums: a block's in double, then one block over the blocks.
+#include <stdexcept>
+#include <string>
+
 #include "device/launch.h"
 #include "device/reduce.h"
 #include "math/lanes.h"
@@ -388,6 +391,10 @@ void forward(const Args& a, Stream stream) {
   const int64_t strips = (a.width + kOwn - 1) / kOwn, images = kStep > 1 ? a.n_images : a.n_images * a.channels;
   const int rows = strip_rows(a.height, strips * images, 2 * S::kAbove, S::kBlocks * multiprocessors(stream.device));
   const dim3 grid(unsigned(strips), unsigned(rows > 0 ? (a.height + rows - 1) / rows : 0), unsigned(images));
+  if (images > 65535) {
+    throw std::invalid_argument("photometric_loss: on a GPU at most 65535 images at a time, or images times channels where there are not 1 or 3; got " +
+                                std::to_string(images));
+  }
   const int64_t n = int64_t(grid.x) * grid.y * grid.z;
   Sums* blocks = stream.scratch<Sums>(n);
   launch(name, photometric_fwd_kernel<kStep, kGradient>, grid, S::kRoles * S::kLanes, 0, stream, a, rows, blocks);

@@ -1,12 +1,13 @@
 """Drawing one avatar again and again: a moving camera, a moving face, everything else fixed.
 
 On a GPU the whole frame (skinning, binding, projection, sorting, blending) is one CUDA graph, replayed with new numbers in the same memory:
-at avatar scale launching some fifty kernels one by one costs more than running them. On the CPU the same code runs step by step.
+at avatar scale launching its kernels one by one costs more than running them. On the CPU the same code runs step by step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TypeVar
 
@@ -91,7 +92,7 @@ class CompiledRenderer:
         if graph and device.type != "cuda" and capture is capture_graph:
             raise ValueError(f"a CUDA graph needs an avatar on a GPU, got one on {device}; move it with .to() or leave graph out")
         self._avatar = _personal(replace(avatar, sh=avatar.sh.half()) if half else avatar)
-        self._size = (width, height)
+        self._size, self._device = (width, height), device
         self._background = avatar.means.new_ones(3) if background is None else background.to(avatar.means)
         self._params = self._avatar.rig.neutral(n_poses)
         self._cameras = [Camera(avatar.means.new_zeros(4, 4), avatar.means.new_zeros(3, 3), width, height) for _ in range(n_views)]
@@ -115,14 +116,15 @@ class CompiledRenderer:
         Raises:
             ValueError: Numbers or sizes differ from those given at the start.
         """
-        self._move(cameras, params)
         with torch.no_grad():
+            self._move(cameras, params)
             if self._capture is None:
                 return self._draw()
-            if self._replay is None or self._outgrown():
-                self._out, self._replay = self._capture(self._draw)
-                self._capacity = self._room().capacity
-            self._replay()
+            with torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext():
+                if self._replay is None or self._outgrown():
+                    self._out, self._replay = self._capture(self._draw)
+                    self._capacity = self._room().capacity
+                self._replay()
         return self._out
 
     def _move(self, cameras: Sequence[Camera], params: RigParams) -> None:

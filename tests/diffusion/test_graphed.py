@@ -6,6 +6,7 @@ import pytest
 import torch
 
 pytest.importorskip("diffusers", reason="the extra `diffusion` is not installed")
+from gafcore.attention.choice import backend_within
 from gafcore.diffusion import graphed
 from gafcore.diffusion.pipeline import MultiViewHeadPipeline
 from tests.diffusion.test_pipeline import call_inputs
@@ -87,6 +88,30 @@ def test_weights_may_change_in_place_and_move(pair):
     assert before[0].data_ptr() != next(plain.unet.parameters()).data_ptr()
     assert torch.equal(replayed(**call_inputs()).images, plain(**call_inputs()).images)
     assert recorder.captures == 2
+
+
+def test_another_backend_of_attention_is_captured_anew(pair, monkeypatch):
+    _, replayed, recorder = pair()
+    replayed(**call_inputs())
+    with backend_within("sdpa"):
+        replayed(**call_inputs())
+    monkeypatch.setenv("GAFCORE_ATTENTION", "sdpa")
+    replayed(**call_inputs())
+    assert recorder.captures == 3
+
+
+def test_another_denoiser_or_one_that_is_offloaded_runs_without(pair, tiny_parts):
+    _, replayed, recorder = pair()
+    replayed(**call_inputs())
+    other = MultiViewHeadPipeline(**replayed.components | {"unet": tiny_parts(seed=1)["unet"]})
+    other.set_progress_bar_config(disable=True)
+    replayed.register_modules(unet=other.unet)
+    assert torch.equal(replayed(**call_inputs()).images, other(**call_inputs()).images)
+    replayed.enable_graphs(recorder)
+    replays = recorder.replays
+    replayed.unet._hf_hook = object()  # as diffusers' offloading leaves it
+    replayed(**call_inputs())
+    assert recorder.replays == replays
 
 
 def test_without_graphs_again(pair):

@@ -109,6 +109,17 @@ def test_not_contiguous():
         assert torch.equal(a, b)
 
 
+def test_a_first_call_without_gradients_leaves_later_ones_theirs():
+    """Parents are kept from call to call."""
+    vertices, weights, axis_angles, joints, translations = CASES[1].inputs(torch.float32)
+    parents = (-1, 0, 1, 2, 3)  # of no other test
+    with torch.inference_mode():
+        want = linear_blend_skinning(vertices, weights, axis_angles, joints, parents, translations)
+    posed = linear_blend_skinning(vertices.requires_grad_(), weights, axis_angles, joints, parents, translations)
+    posed.sum().backward()
+    assert torch.equal(posed, want.clone()) and bool(vertices.grad.isfinite().all())
+
+
 def test_op_is_registered_well():
     vertices, weights, axis_angles, joints, translations = CASES[1].inputs(torch.float32)
     inputs = (vertices, weights, axis_angles, joints, torch.tensor(CASES[1].parents))

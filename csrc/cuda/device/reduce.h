@@ -1,4 +1,4 @@
-// Sums and maxima over a warp or a block, in an order that depends on the lanes only: the same bits every time.
+// Sums over a warp or a block, in an order that depends on the lanes only: the same bits every time.
 #pragma once
 #include "launch.h"
 
@@ -26,16 +26,6 @@ template <class T>
 __device__ __forceinline__ T warp_sum(T value) {
 #pragma unroll
   for (int offset = kWarp / 2; offset > 0; offset /= 2) value += __shfl_xor_sync(kFullMask, value, offset);
-  return value;
-}
-
-template <class T>
-__device__ __forceinline__ T warp_max(T value) {
-#pragma unroll
-  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
-    const T other = __shfl_xor_sync(kFullMask, value, offset);
-    value = other > value ? other : value;
-  }
   return value;
 }
 

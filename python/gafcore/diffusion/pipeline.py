@@ -85,13 +85,20 @@ class MultiViewHeadPipeline(DiffusionPipeline):
         Raises:
             ValueError: The denoiser is not on a GPU, or is offloaded between calls.
         """
+        graphed = GraphedUNet(self.unet, capture)
         if hasattr(self.unet, "_hf_hook"):
             raise ValueError(
                 "a denoiser that is offloaded moves between calls, so its passes cannot be CUDA graphs; leave one of the two out"
             )
-        if self.unet.device.type != "cuda" and capture is capture_graph:
+        if not graphed.possible():
             raise ValueError(f"CUDA graphs need a denoiser on a GPU, got one on {self.unet.device}; move the pipeline with .to()")
-        self._graphed = GraphedUNet(self.unet, capture)
+        self._graphed = graphed
+
+    @property
+    def _model(self) -> MultiViewUNet | GraphedUNet:
+        """The denoiser, by graphs where they are enabled and it is still the one that they were enabled for, on a GPU, to stay there."""
+        graphed = self._graphed
+        return graphed if graphed is not None and graphed.unet is self.unet and graphed.possible() else self.unet
 
     def disable_graphs(self) -> None:
         """Launch the denoiser's kernels one by one again, and give the graphs' memory back."""
@@ -139,8 +146,7 @@ class MultiViewHeadPipeline(DiffusionPipeline):
         """The model's output at timestep `t`, guided: for samplers, and for score distillation."""
         guided = guidance_scale != 1
         time = torch.tensor(t, device=latents.device)
-        model = self.unet if self._graphed is None else self._graphed
-        out = model(latents, time, prepared.condition, prepared.references, both=guided)
+        out = self._model(latents, time, prepared.condition, prepared.references, both=guided)
         if not guided:
             return out
         dropped, kept = out.chunk(2)

@@ -8,6 +8,7 @@ from functools import lru_cache
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.autograd.function import once_differentiable
 
 from gafcore.native import check, launch
@@ -86,7 +87,9 @@ def _parents_on(parents: tuple[int, ...], device: torch.device) -> Tensor:
     for j, parent in enumerate(parents):
         if not -1 <= parent < j:
             raise ValueError(f"parents must be -1 or the number of an earlier joint, got {parent} for joint {j}")
-    return torch.tensor(parents, dtype=torch.int64, device=device)
+    # An ordinary tensor, whatever mode the first call is made in: it serves the calls of all others, too.
+    with torch.inference_mode(False), unset_fake_temporarily():
+        return torch.tensor(parents, dtype=torch.int64, device=device)
 
 
 def linear_blend_skinning(
