@@ -1,4 +1,5 @@
 // The (splat, tile) pairs of an image: how many each tile has, where each tile's begin, and the pairs themselves, which a block a tile then sorts.
+// Blocks count in shared memory, and ask for places once a tile; the splats' tiles are found twice, for counting and for writing.
 #include "device/ellipse_tiles.h"
 #include "device/reduce.h"
 #include "rasterization.h"
@@ -25,7 +26,7 @@ PairWork pair_work(const TileGrid& grid, int64_t n_cameras) {
   return {uint32_t(groups), uint32_t((groups + per_block - 1) / per_block), uint32_t(per_block)};
 }
 
-// What a block has to do: the grid is [windows, blocks of all cameras].
+// What a block has to do: as many blocks as there are windows of tiles (y) take the same splats (x, cameras included).
 struct BlockWork {
   uint32_t camera, group, end;   // the warp's first group, and where the block's end
   uint32_t first_tile, n_tiles;  // of the window; the first with the tiles of cameras before this one
@@ -61,10 +62,11 @@ struct LaneSplat {
   }
 };
 
+constexpr int kAtOnce = 4;  // tiles of a thread that it waits for together
+
 // Makes places for a block's pairs among those of each tile, and writes down how many of the tile's lie before them. This is where blocks meet,
-// so a block asks once a tile, for neighbouring tiles at once: an atomic addition a pair kept all of them waiting for the few tiles of a head.
+// so a block asks once a tile, and for neighbouring tiles at once: an atomic addition a pair kept all blocks waiting for the few tiles of a head.
 __device__ __forceinline__ void claim_places(const BlockWork& mine, const TileGrid& grid, const uint32_t* counts, uint2* tile_range, uint32_t* claims) {
-  constexpr int kAtOnce = 4;  // answers that a thread waits for at a time
   for (uint32_t first = threadIdx.x; first < mine.n_tiles; first += kAtOnce * kPairThreads) {
     uint32_t before[kAtOnce];
 #pragma unroll
@@ -82,7 +84,6 @@ __device__ __forceinline__ void claim_places(const BlockWork& mine, const TileGr
 
 // The place of a block's next pair of each tile.
 __device__ __forceinline__ void load_places(const BlockWork& mine, const TileGrid& grid, const uint2* tile_range, const uint32_t* claims, uint32_t* places) {
-  constexpr int kAtOnce = 4;
   for (uint32_t first = threadIdx.x; first < mine.n_tiles; first += kAtOnce * kPairThreads) {
     uint32_t place[kAtOnce];
 #pragma unroll
@@ -100,7 +101,7 @@ __device__ __forceinline__ void load_places(const BlockWork& mine, const TileGri
 
 // Pairs of each tile, of each group where its pairs get slots, and visible splats.
 __global__ void __launch_bounds__(kPairThreads, 3) count_pairs(RasterizationBlendArgs<float> a, TileGrid grid, Pairs pairs, PairWork work,
-                                                            uint32_t* group_slots, uint32_t* claims) {
+                                                               uint32_t* group_slots, uint32_t* claims) {
   GAF_SHARED_DYNAMIC(uint32_t, counts);  // [tiles of the window]
   GAF_SHARED(int, n_visible);
   const BlockWork mine(work, grid);
@@ -203,7 +204,7 @@ __global__ void __launch_bounds__(kThreads) sum_counts(Pairs pairs, CountSums c,
 
 // Every tile's pairs: those of a block side by side, otherwise in whatever order they come.
 __global__ void __launch_bounds__(kPairThreads, 2) emit_pairs(RasterizationBlendArgs<float> a, TileGrid grid, Pairs pairs, PairWork work,
-                                                           const uint32_t* group_slots, const uint32_t* claims, PairKeys keys) {
+                                                              const uint32_t* group_slots, const uint32_t* claims, PairKeys keys) {
   GAF_SHARED_DYNAMIC(uint32_t, places);  // [tiles of the window]
   const BlockWork mine(work, grid);
   const int64_t n_pairs = pairs.counts[1];
