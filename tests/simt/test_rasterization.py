@@ -153,11 +153,36 @@ def test_without_room_each_camera_has_its_splats_by_depth_then_row(n, monkeypatc
 
 
 @large
-def test_more_tiles_and_warps_than_one_block_sums():
-    """1,300 cameras of one pixel: 1,300 tiles and 5,200 warps, in seven blocks."""
+def test_more_tiles_and_groups_than_one_block_sums():
+    """1,300 cameras of one pixel: 1,300 tiles and as many groups of splats, in three blocks."""
     scene = cases.scene(n=5, cameras=1300, width=1, height=1, channels=1, scale=0.4)
     call, inputs = outputs_of(scene)
     assert_parity(call, inputs, (4,), orders=("random",), compare=close)
+    (kind,) = pair_room.report()
+    assert kind["n_pairs"] > 2000
+
+
+@large
+def test_warps_that_take_several_groups_of_splats():
+    """125 cameras with 34 groups each are more groups than 256 blocks have warps: two blocks a camera, the first with two groups a warp."""
+    scene = cases.scene(n=1070, cameras=125, width=1, height=1, channels=1, scale=0.01)
+    call, inputs = outputs_of(scene)
+    assert_parity(call, inputs, (4,), orders=("random",), compare=close)
+    (kind,) = pair_room.report()
+    assert kind["n_pairs"] > 2000
+
+
+@large
+def test_more_tiles_than_a_block_counts():
+    """8,200 tiles side by side: two blocks for the same splats, one of which has pairs of both."""
+    scene = cases.scene(n=8, cameras=1, width=16 * 8200, height=2, channels=1, scale=0.005)
+    scene.inputs["viewmats"][0, :3] = torch.eye(4, dtype=torch.float64)[:3]
+    scene.inputs["viewmats"][0, 2, 3] = 1
+    right = (8192 * 16 - scene.Ks[0, 0, 2]) / scene.Ks[0, 0, 0]  # where the second block's tiles begin, a metre away
+    scene.inputs["means"][:] = 0
+    scene.inputs["means"][:, 0] = torch.linspace(-0.4, float(right), 8)
+    call, inputs = outputs_of(scene)
+    assert_parity(call, inputs, differentiable(scene), orders=("random",), compare=close)
     (kind,) = pair_room.report()
     assert kind["n_pairs"] > 2000
 
