@@ -51,15 +51,15 @@ def hair_region(rig: Rig, params: RigParams) -> HairRegion | None:
     edges = _edges(rig)
     rest = rig.vertices(replace(rig.neutral(1), shape=params.shape, static_offset=params.static_offset))[0]
     normals = vertex_normals(rest, rig.faces)
-    on_scalp = _averaged(scalp.to(rest.dtype), edges, _SMOOTHING)
+    on_scalp = neighbours_mean(scalp.to(rest.dtype), edges, _SMOOTHING)
     neck = rig.regions.get("neck")
     if neck is None or not bool(neck.any()):
         weight, towards = on_scalp, normals
     else:
-        weight = _averaged(torch.maximum(scalp.to(rest.dtype), neck * _behind(rest, neck)), edges, _SMOOTHING)
+        weight = neighbours_mean(torch.maximum(scalp.to(rest.dtype), neck * _behind(rest, neck)), edges, _SMOOTHING)
         towards = torch.where((neck & ~scalp)[:, None], normals * normals.new_tensor([1.0, 0.0, 1.0]), normals)
         towards = torch.nn.functional.normalize(towards, dim=-1)
-        averaged = _averaged(towards, edges, _TURNING)
+        averaged = neighbours_mean(towards, edges, _TURNING)
         towards = torch.nn.functional.normalize(torch.where((weight > 0)[:, None], averaged, towards), dim=-1)
     vertices = torch.nonzero(weight > 0)[:, 0]
     place = torch.full_like(weight, -1, dtype=torch.int64)
@@ -83,7 +83,7 @@ def _edges(rig: Rig) -> Int[Tensor, "E 2"]:
     return torch.stack([keys // rig.n_vertices, keys % rig.n_vertices], -1)
 
 
-def _averaged(values: Tensor, edges: Int[Tensor, "E 2"], rounds: int) -> Tensor:
+def neighbours_mean(values: Tensor, edges: Int[Tensor, "E 2"], rounds: int) -> Tensor:
     """The mean of the neighbours, so many times over."""
     degree = values.new_zeros(len(values)).index_add_(0, edges[:, 0], values.new_ones(len(edges))).clamp(min=1)
     degree = degree.view(-1, *(1,) * (values.dim() - 1))

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from gafcore.avatars.hair_region import HairRegion, hair_region
+from gafcore.avatars.hair_region import hair_region, neighbours_mean
 from gafcore.captures.synthetic.hair import grow_hair
 from gafcore.captures.synthetic.look import Look
 from gafcore.captures.synthetic.noise import Noise3, generator
@@ -67,7 +67,7 @@ def _hanging(rig: Rig, truth: RigParams, look: Look, seed: int, length: float) -
     assert region is not None
     hair = grow_hair(rig, rest, look, seed, detail=_DETAIL, length=length).vertices
     distance = _above(rest[region.vertices], normalize(region.direction[region.vertices], dim=-1), hair[:: max(1, len(hair) // _LOOKED_AT)])
-    distance = _averaged(distance, region)
+    distance = neighbours_mean(distance, region.edges, _ROUNDS)
     noise = Noise3(generator(seed, "found hair"))(rest[region.vertices], _ERROR_WAVE_M)
     found = (0.95 * distance + _ERROR_M / _NOISE_STD * noise).clamp(0, _MOST_M)
     return rest.new_zeros(rig.n_vertices).index_copy(0, region.vertices, found)
@@ -79,10 +79,3 @@ def _above(points: Float[Tensor, "R 3"], normals: Float[Tensor, "R 3"], hair: Fl
     apart = points.square().sum(-1, keepdim=True) + hair.square().sum(-1) - 2 * points @ hair.T - along.square()
     over = (apart < _RAY_M**2) & (along > 0) & (along < _MOST_M)
     return torch.where(over, along, 0.0).amax(1)
-
-
-def _averaged(values: Float[Tensor, "R"], region: HairRegion) -> Float[Tensor, "R"]:
-    degree = torch.zeros_like(values).index_add_(0, region.edges[:, 0], values.new_ones(len(region.edges))).clamp(min=1)
-    for _ in range(_ROUNDS):
-        values = torch.zeros_like(values).index_add_(0, region.edges[:, 0], values[region.edges[:, 1]]) / degree
-    return values
