@@ -15,11 +15,14 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.bench_render import bare_head, with_count
+from benchmarks.gpu.animation import motion
 from benchmarks.gpu.measure import gpu_facts
 from benchmarks.gpu.suites import _views, backward, frame_and_step
 from gafcore import interpolate, photometric_loss, rasterization, rasterize_mesh
 from gafcore.cameras import from_angles
 from gafcore.files import write_json
+from gafcore.render import CompiledRenderer
 from tests.cases.images import ImageCase
 from tests.cases.meshes import sphere
 from tests.cases.rasterization import NAMES
@@ -63,10 +66,19 @@ def mesh_case() -> Callable[[], None]:
     return backward(image, [vertices])
 
 
+def animation_case() -> Callable[[], None]:
+    avatar = with_count(bare_head(), 100_000).to("cuda")
+    cameras, poses = motion(avatar, 768, 768)
+    renderer = CompiledRenderer(avatar, 768, 768, graph=False)  # kernel by kernel, as the graph has them
+    return lambda: renderer([cameras[7]], poses[7])
+
+
 CASES: dict[str, Callable[[], Callable[[], None]]] = {
     "rasterization 100k 802x550 sh3": lambda: rasterizer_case(100_000, "802x550", 3),
+    "rasterization 300k 802x550 sh3": lambda: rasterizer_case(300_000, "802x550", 3),
     "rasterization 10k 512x512 sh0": lambda: rasterizer_case(10_000, "512x512", 0),
     "training step 100k 802x550": lambda: frame_and_step(100_000)[1],
+    "animated avatar 100k 768x768": animation_case,
     "photometric_loss 4x1024x1024": loss_case,
     "rasterize_mesh + interpolate 4x512x512": mesh_case,
 }
