@@ -1,4 +1,4 @@
-"""Calls into the compiled module. Tensors go as pointers, so they must be contiguous and outlive the call."""
+"""Calls into the compiled module. It reads the pointers of tensors, which must be contiguous and outlive the call."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CPU = {torch.float32: _native.cpu_float32, torch.float64: _native.cpu_float64}
 
 
 def _launch_cpu(op: str, like: Tensor, fields: dict[str, Field]) -> Any:
-    return getattr(_CPU[like.dtype], op)(torch.get_num_threads(), **_pointers(fields))
+    return getattr(_CPU[like.dtype], op)(torch.get_num_threads(), fields)
 
 
 def _launch_cuda(op: str, like: Tensor, fields: dict[str, Field]) -> Any:
@@ -34,8 +34,9 @@ def _launch_cuda(op: str, like: Tensor, fields: dict[str, Field]) -> Any:
         scratch.append(torch.empty(n_bytes, dtype=torch.uint8, device=device))
         return scratch[-1].data_ptr()
 
-    stream = torch.cuda.current_stream(device)
-    return getattr(_native.cuda_float32, op)(device.index, stream.cuda_stream, allocate, **_pointers(fields))
+    # The stream's address alone: `torch.cuda.current_stream` makes an object of it, which takes as long as the launch of a kernel.
+    stream = torch._C._cuda_getCurrentRawStream(device.index)
+    return getattr(_native.cuda_float32, op)(device.index, stream, allocate, fields)
 
 
 def adam_cuda(rows: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]], beta1: float, beta2: float, eps: float) -> None:
@@ -48,10 +49,6 @@ def adam_cuda(rows: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]],
 
 def _no_scratch(n_bytes: int) -> int:
     raise RuntimeError(f"a kernel that needs no scratch memory asked for {n_bytes} bytes")
-
-
-def _pointers(fields: dict[str, Field]) -> dict[str, int | float | None]:
-    return {k: v.data_ptr() if isinstance(v, Tensor) else v for k, v in fields.items()}
 
 
 # Who runs a kernel for tensors of a device. tests/simt puts the emulator in the CPU's place.
