@@ -181,7 +181,7 @@ def rasterization(
     if colors is not None and colors.dtype != means.dtype and (not uses_cuda(means) or torch.is_grad_enabled()):
         splat_colors = colors = colors.to(means.dtype)
     differentiable = _requires_grad(means, quats, scales, opacities, splat_colors, viewmats)
-    eager = ordinary(means, quats, scales, opacities, splat_colors, colors, viewmats, Ks, backgrounds)
+    eager = ordinary(means, quats, scales, opacities, colors, viewmats, Ks, backgrounds)
     s = project(
         *(means, quats, scales, opacities, splat_colors, viewmats, Ks, width, height, degree, with_depth and fused, antialiased),
         *(float(near_plane), float(far_plane), float(eps2d), float(radius_clip)),

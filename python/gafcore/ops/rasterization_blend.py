@@ -67,11 +67,18 @@ def _forward_cuda(splats: Tensor, fields: dict, keep: bool) -> Tensor:
     while True:
         sizes = dict(pair_capacity=room.capacity, atomic=False)
         rows = room.capacity // pair_room.STEP
-        n_bytes = launch("rasterization_blend_kept_bytes", splats, **fields, **sizes) if keep else 0
+        n_bytes = _kept_bytes(room, splats, fields, sizes) if keep else 0
         kept = splats.new_empty((rows, -(-n_bytes // rows)), dtype=torch.uint8)
         launch("rasterization_blend_fwd", splats, **fields, **sizes, kept=kept if keep else None)
         if capturing or not room.send(fields["statistics"]):
             return kept
+
+
+def _kept_bytes(room: pair_room.PairRoom, splats: Tensor, fields: dict, sizes: dict) -> int:
+    key = (room.capacity, fields["n_channels"])
+    if key not in room.kept_bytes:
+        room.kept_bytes[key] = launch("rasterization_blend_kept_bytes", splats, **fields, **sizes)
+    return room.kept_bytes[key]
 
 
 @_forward_op.fake

@@ -44,7 +44,10 @@ def ordinary(*tensors: Tensor | None) -> bool:
         return False
     if torch._C._get_tracing_state() is not None or torch.autograd._profiler_enabled() or _foreign(tensors):
         return False
-    return all(x is None or _keys(x).raw_repr() in _ORDINARY for x in tensors)
+    for x in tensors:  # noqa: SIM110 - a generator takes twice as long
+        if x is not None and _keys(x).raw_repr() not in _ORDINARY:
+            return False
+    return True
 
 
 def _complete(fn: Callable[..., Any]) -> Callable[..., Any]:
