@@ -71,10 +71,19 @@ def uses_cuda(like: Tensor) -> bool:
 
 def empty(*shape: int, like: Tensor) -> Tensor:
     """Uninitialised memory like `like.new_empty(shape)`, from the kernels' pool where large: fresh pages cost more than most kernels."""
+    if like.is_cuda:
+        return like.new_empty(shape)
     n_bytes = math.prod(shape) * like.element_size()
     if n_bytes < 1 << 20 or uses_cuda(like):
         return like.new_empty(shape)
     return torch.frombuffer(_native.Scratch(n_bytes), dtype=like.dtype).view(shape)
+
+
+def empty_like(x: Tensor) -> Tensor:
+    """Uninitialised and contiguous memory like `x`, as `empty` gives it."""
+    if x.is_cuda or x.nbytes < 1 << 20:
+        return torch.empty_like(x, memory_format=torch.contiguous_format)
+    return empty(*x.shape, like=x)
 
 
 def isa_name() -> str:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gafcore.native import empty, launch
-from gafcore.ops.registry import apply, define, once, ordinary
+from gafcore.native import empty, empty_like, launch
+from gafcore.ops.registry import apply, define, new_like, once, ordinary
 
 GROUP = 16  # rows of `splats` are padded to this many a camera
 SPLAT_CHANNELS = 4  # channels that travel in a splat
@@ -116,7 +116,7 @@ def _backward(means, quats, scales, opacities, colors, viewmats, Ks, width, heig
     *options, radii, v_splats, v_means2d, v_depths, needs_colors, needs_viewmats = rest
     means, quats, scales, opacities, colors, viewmats, Ks = _contiguous(means, quats, scales, opacities, colors, viewmats, Ks)
     v_splats, v_means2d, v_depths = _contiguous(v_splats, v_means2d, v_depths)
-    out = _gradients(means, quats, scales, opacities, colors, viewmats, needs_colors, needs_viewmats, empty)
+    out = _gradients(means, quats, scales, opacities, colors, viewmats, needs_colors, needs_viewmats, empty_like)
     if viewmats.shape[0] == 0:  # the kernel writes a Gaussian's sum with its last camera
         return tuple(None if x is None else x.zero_() for x in out)
     launch(
@@ -146,13 +146,13 @@ def _backward(means, quats, scales, opacities, colors, viewmats, Ks, width, heig
 
 def _gradients(means, quats, scales, opacities, colors, viewmats, needs_colors, needs_viewmats, new):
     wanted = (means, quats, scales, opacities, colors if needs_colors else None, viewmats if needs_viewmats else None)
-    return tuple(None if x is None else new(*x.shape, like=means) for x in wanted)
+    return tuple([None if x is None else new(x) for x in wanted])
 
 
 @_backward_op.fake
 def _backward_fake(means, quats, scales, opacities, colors, viewmats, *rest):
     needs_colors, needs_viewmats = rest[-2:]
-    return _gradients(means, quats, scales, opacities, colors, viewmats, needs_colors, needs_viewmats, _new_empty)
+    return _gradients(means, quats, scales, opacities, colors, viewmats, needs_colors, needs_viewmats, new_like)
 
 
 class _Project(torch.autograd.Function):
