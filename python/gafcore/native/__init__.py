@@ -14,4 +14,16 @@ from gafcore.native.module import (
     uses_cuda,
 )
 
-__all__ = ["adam_cuda", "check", "compiler", "cuda_obstacle", "cuda_version", "empty", "empty_like", "has_cuda", "isa_name", "launch", "uses_cuda"]
+__all__ = [
+    "adam_cuda",
+    "check",
+    "compiler",
+    "cuda_obstacle",
+    "cuda_version",
+    "empty",
+    "empty_like",
+    "has_cuda",
+    "isa_name",
+    "launch",
+    "uses_cuda",
+]

@@ -60,12 +60,12 @@ def tensor(
         dtypes, device = (like.dtype,), like.device
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a tensor {_expected(shape, dtypes)}, got {describe(x)}")
-    given = x.shape
-    fits = len(given) == len(shape) and x.dtype in dtypes
-    found = {}
+    size = x.shape
+    fits = len(size) == len(shape) and x.dtype in dtypes
+    found: dict[str, int] = {}
     if fits:
-        for want, got in zip(shape, given):  # noqa: B905 - of equal lengths
-            if want.__class__ is str:
+        for want, got in zip(shape, size):  # noqa: B905 - of equal lengths
+            if isinstance(want, str):
                 if want in sizes:
                     fits &= sizes[want] == got
                 else:

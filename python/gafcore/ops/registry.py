@@ -98,7 +98,7 @@ def define(schema: str) -> Op:
 
 def apply(function: type[torch.autograd.Function], *args: Any, eager: bool) -> Any:
     """`function.apply`. Where it is `eager`, without the search for wrappers that torch.func left behind, half of its cost."""
-    return (super(torch.autograd.Function, function).apply if eager else function.apply)(*args)
+    return (super(torch.autograd.Function, function).apply if eager else function.apply)(*args)  # type: ignore[misc]
 
 
 def once(backward: F) -> F:
