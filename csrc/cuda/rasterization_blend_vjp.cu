@@ -41,7 +41,7 @@ __device__ __forceinline__ PixelState start_pixel(const BlendPass& p, const Thre
   for (int c = 0; c < C; ++c) g.v[c] = 0;
   if (at.inside) {
     const int64_t first = at.number * a.n_channels + p.first_channel;
-    if (p.first_channel == 0) pixel.rest = (a.alphas[at.number] - 1) * a.v_alphas[at.number];
+    if (p.first_channel == 0 && a.v_alphas) pixel.rest = (a.alphas[at.number] - 1) * a.v_alphas[at.number];
 #pragma unroll
     for (int c = 0; c < C; ++c) {
       g.v[c] = a.v_render[first + c];

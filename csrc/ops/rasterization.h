@@ -80,7 +80,7 @@ struct RasterizationBlendArgs {
   // backward only
   uint8_t* kept;            // what forward left
   const T* v_render;        // [C, H, W, X]
-  const T* v_alphas;        // [C, H, W]
+  const T* v_alphas;        // [C, H, W], or null: zero
   T* v_splats;              // [C G, 16, 16] out
   T* v_means2d;             // [C, N, 2] out
   T* v_means2d_abs;         // [C, N, 2] out with absgrad, else null

@@ -6,9 +6,9 @@ namespace gaf {
 namespace {
 
 template <class T>
-BindTrianglesArgs<T> read(const pybind11::kwargs& kwargs) {
+BindTrianglesArgs<T> read(const pybind11::dict& fields) {
   BindTrianglesArgs<T> a{};
-  Fields f("bind_triangles", kwargs);
+  Fields f("bind_triangles", fields);
   f("n_batch", a.n_batch);
   f("n_vertices", a.n_vertices);
   f("n_faces", a.n_faces);

@@ -6,9 +6,9 @@ namespace gaf {
 namespace {
 
 template <class T>
-InterpolateArgs<T> read(const pybind11::kwargs& kwargs) {
+InterpolateArgs<T> read(const pybind11::dict& fields) {
   InterpolateArgs<T> a{};
-  Fields f("interpolate", kwargs);
+  Fields f("interpolate", fields);
   f("n_cameras", a.n_cameras);
   f("n_pixels", a.n_pixels);
   f("n_meshes", a.n_meshes);

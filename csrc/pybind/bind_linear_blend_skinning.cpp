@@ -6,9 +6,9 @@ namespace gaf {
 namespace {
 
 template <class T>
-LinearBlendSkinningArgs<T> read(const pybind11::kwargs& kwargs) {
+LinearBlendSkinningArgs<T> read(const pybind11::dict& fields) {
   LinearBlendSkinningArgs<T> a{};
-  Fields f("linear_blend_skinning", kwargs);
+  Fields f("linear_blend_skinning", fields);
   f("n_batch", a.n_batch);
   f("n_vertices", a.n_vertices);
   f("n_joints", a.n_joints);

@@ -6,9 +6,9 @@ namespace gaf {
 namespace {
 
 template <class T>
-PhotometricLossArgs<T> read(const pybind11::kwargs& kwargs) {
+PhotometricLossArgs<T> read(const pybind11::dict& fields) {
   PhotometricLossArgs<T> a{};
-  Fields f("photometric_loss", kwargs);
+  Fields f("photometric_loss", fields);
   f("n_images", a.n_images);
   f("height", a.height);
   f("width", a.width);

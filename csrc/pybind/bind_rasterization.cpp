@@ -7,9 +7,9 @@ namespace gaf {
 namespace {
 
 template <class T>
-RasterizationProjectArgs<T> read_project(const pybind11::kwargs& kwargs) {
+RasterizationProjectArgs<T> read_project(const pybind11::dict& fields) {
   RasterizationProjectArgs<T> a{};
-  Fields f("rasterization_project", kwargs);
+  Fields f("rasterization_project", fields);
   f("n_cameras", a.n_cameras);
   f("n_gaussians", a.n_gaussians);
   f("width", a.width);
@@ -79,9 +79,9 @@ void read_blend(Fields& f, RasterizationBlendArgs<T>& a) {
 }
 
 template <class T>
-RasterizationBlendArgs<T> read_cpu_blend(const pybind11::kwargs& kwargs) {
+RasterizationBlendArgs<T> read_cpu_blend(const pybind11::dict& fields) {
   RasterizationBlendArgs<T> a{};
-  Fields f("rasterization_blend", kwargs);
+  Fields f("rasterization_blend", fields);
   read_blend(f, a);
   f.done();
   return a;
@@ -92,9 +92,9 @@ struct CudaBlend {
   RasterizationPairRoom room{};
 };
 
-CudaBlend read_cuda_blend(const pybind11::kwargs& kwargs) {
+CudaBlend read_cuda_blend(const pybind11::dict& fields) {
   CudaBlend b;
-  Fields f("rasterization_blend", kwargs);
+  Fields f("rasterization_blend", fields);
   read_blend(f, b.args);
   f("pair_capacity", b.room.capacity);
   f("atomic", b.room.atomic);
@@ -109,8 +109,8 @@ template <class T>
 void define_rasterization_for(pybind11::module_ m) {
   def_cpu(m, "rasterization_project_fwd", read_project<T>, cpu::rasterization_project_fwd<T>);
   def_cpu(m, "rasterization_project_bwd", read_project<T>, cpu::rasterization_project_bwd<T>);
-  m.def("rasterization_blend_fwd", [](int threads, const pybind11::kwargs& kwargs) {
-    const RasterizationBlendArgs<T> args = read_cpu_blend<T>(kwargs);
+  m.def("rasterization_blend_fwd", [](int threads, const pybind11::dict& fields) {
+    const RasterizationBlendArgs<T> args = read_cpu_blend<T>(fields);
     const pybind11::gil_scoped_release release;
     return cpu::rasterization_blend_fwd(args, threads);
   });
@@ -127,8 +127,8 @@ void define_rasterization(const Modules& m) {
   def_cuda(m.cuda_float32, "rasterization_blend_fwd", read_cuda_blend, cuda_blend_fwd);
   def_cuda(m.cuda_float32, "rasterization_blend_bwd", read_cuda_blend, cuda_blend_bwd);
   // Called as the others are, though it needs neither a stream nor memory.
-  pybind11::module_(m.cuda_float32).def("rasterization_blend_kept_bytes", [](int, uintptr_t, const pybind11::object&, const pybind11::kwargs& kwargs) {
-    const CudaBlend b = read_cuda_blend(kwargs);
+  pybind11::module_(m.cuda_float32).def("rasterization_blend_kept_bytes", [](int, uintptr_t, const pybind11::object&, const pybind11::dict& fields) {
+    const CudaBlend b = read_cuda_blend(fields);
     return cuda::rasterization_blend_kept_bytes(b.args, b.room);
   });
 }

@@ -6,9 +6,9 @@ namespace gaf {
 namespace {
 
 template <class T>
-RasterizeMeshArgs<T> read(const pybind11::kwargs& kwargs) {
+RasterizeMeshArgs<T> read(const pybind11::dict& fields) {
   RasterizeMeshArgs<T> a{};
-  Fields f("rasterize_mesh", kwargs);
+  Fields f("rasterize_mesh", fields);
   f("n_cameras", a.n_cameras);
   f("n_meshes", a.n_meshes);
   f("n_vertices", a.n_vertices);

@@ -31,7 +31,7 @@ def rows(monkeypatch):
     given = []
     monkeypatch.setattr(optim, "adam_cuda", lambda rows, *_: given.append(rows))
 
-    def blended(splats, depths, radii, features, backgrounds, width, height, n_channels, keep):
+    def blended(splats, depths, radii, features, backgrounds, width, height, n_channels, keep, **_):
         c, new = depths.shape[0], splats.new_empty
         shapes = (c, height, width, n_channels), (c, height, width, 1)
         return *(new(s) for s in shapes), new((1, 64), dtype=torch.uint8), new(3, dtype=torch.int64)

@@ -56,7 +56,7 @@ void load_tile(const TileBlend<S>& b, int64_t tile, const TilePlace<S>& place, T
     const BlockView view(place, block);
     const int64_t corner = origin + int64_t(view.y) * a.width + view.x, values = corner * a.n_channels + b.first_channel;
     const V light = load_block(view, S(1), (const S*)nullptr, 0, 0), left = light - load_block(view, S(0), a.alphas + corner, a.width, 1);
-    V rest = b.first_channel == 0 ? -left * load_block(view, S(0), a.v_alphas + corner, a.width, 1) : V(0);
+    V rest = b.first_channel == 0 && a.v_alphas ? -left * load_block(view, S(0), a.v_alphas + corner, a.width, 1) : V(0);
     for (int c = 0; c < C; ++c) {
       const V v = load_block(view, S(0), a.v_render + values + c, a.width * a.n_channels, a.n_channels);
       rest = fma_(v, load_block(view, S(0), a.render + values + c, a.width * a.n_channels, a.n_channels), rest);

@@ -1,6 +1,29 @@
 """The compiled kernels: loads the module, checks tensors at the edge, hands over pointers."""
 
 from gafcore.native import check
-from gafcore.native.module import adam_cuda, compiler, cuda_obstacle, cuda_version, empty, has_cuda, isa_name, launch, uses_cuda
+from gafcore.native.module import (
+    adam_cuda,
+    compiler,
+    cuda_obstacle,
+    cuda_version,
+    empty,
+    empty_like,
+    has_cuda,
+    isa_name,
+    launch,
+    uses_cuda,
+)
 
-__all__ = ["adam_cuda", "check", "compiler", "cuda_obstacle", "cuda_version", "empty", "has_cuda", "isa_name", "launch", "uses_cuda"]
+__all__ = [
+    "adam_cuda",
+    "check",
+    "compiler",
+    "cuda_obstacle",
+    "cuda_version",
+    "empty",
+    "empty_like",
+    "has_cuda",
+    "isa_name",
+    "launch",
+    "uses_cuda",
+]

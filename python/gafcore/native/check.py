@@ -56,18 +56,26 @@ def tensor(
         ValueError: Shape, dtype or device does not fit.
     """
     sizes = {} if sizes is None else sizes
-    known = dict(sizes)
     if like is not None:
         dtypes, device = (like.dtype,), like.device
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a tensor {_expected(shape, dtypes)}, got {describe(x)}")
-    fits = x.dim() == len(shape) and x.dtype in dtypes
+    size = x.shape
+    fits = len(size) == len(shape) and x.dtype in dtypes
+    found: dict[str, int] = {}
     if fits:
-        for want, got in zip(shape, x.shape, strict=True):
-            fits &= got == (sizes.setdefault(want, got) if isinstance(want, str) else want)
+        for want, got in zip(shape, size):  # noqa: B905 - of equal lengths
+            if isinstance(want, str):
+                if want in sizes:
+                    fits &= sizes[want] == got
+                else:
+                    fits &= found.setdefault(want, got) == got
+            else:
+                fits &= want == got
     if not fits:
-        bound = ", ".join(f"{k} = {known[k]}" for k in shape if k in known)
+        bound = ", ".join(f"{k} = {sizes[k]}" for k in shape if k in sizes)
         raise ValueError(f"{name} must be {_expected(shape, dtypes)}{f' with {bound}' if bound else ''}, got {describe(x)}")
+    sizes.update(found)
     if device is not None and x.device != device:
         given = describe(x) if x.device.type != "cpu" else f"{describe(x)} on cpu"
         raise ValueError(f"{name} must be on {device} like the other tensors, got {given}; move it with .to()")

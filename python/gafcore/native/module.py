@@ -1,4 +1,4 @@
-"""Calls into the compiled module. Tensors go as pointers, so they must be contiguous and outlive the call."""
+"""Calls into the compiled module. It reads the pointers of tensors, which must be contiguous and outlive the call."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CPU = {torch.float32: _native.cpu_float32, torch.float64: _native.cpu_float64}
 
 
 def _launch_cpu(op: str, like: Tensor, fields: dict[str, Field]) -> Any:
-    return getattr(_CPU[like.dtype], op)(torch.get_num_threads(), **_pointers(fields))
+    return getattr(_CPU[like.dtype], op)(torch.get_num_threads(), fields)
 
 
 def _launch_cuda(op: str, like: Tensor, fields: dict[str, Field]) -> Any:
@@ -34,8 +34,9 @@ def _launch_cuda(op: str, like: Tensor, fields: dict[str, Field]) -> Any:
         scratch.append(torch.empty(n_bytes, dtype=torch.uint8, device=device))
         return scratch[-1].data_ptr()
 
-    stream = torch.cuda.current_stream(device)
-    return getattr(_native.cuda_float32, op)(device.index, stream.cuda_stream, allocate, **_pointers(fields))
+    # The stream's address alone: `torch.cuda.current_stream` makes an object of it, which takes as long as the launch of a kernel.
+    stream = torch._C._cuda_getCurrentRawStream(device.index)
+    return getattr(_native.cuda_float32, op)(device.index, stream, allocate, fields)
 
 
 def adam_cuda(rows: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]], beta1: float, beta2: float, eps: float) -> None:
@@ -48,10 +49,6 @@ def adam_cuda(rows: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]],
 
 def _no_scratch(n_bytes: int) -> int:
     raise RuntimeError(f"a kernel that needs no scratch memory asked for {n_bytes} bytes")
-
-
-def _pointers(fields: dict[str, Field]) -> dict[str, int | float | None]:
-    return {k: v.data_ptr() if isinstance(v, Tensor) else v for k, v in fields.items()}
 
 
 # Who runs a kernel for tensors of a device. tests/simt puts the emulator in the CPU's place.
@@ -74,10 +71,19 @@ def uses_cuda(like: Tensor) -> bool:
 
 def empty(*shape: int, like: Tensor) -> Tensor:
     """Uninitialised memory like `like.new_empty(shape)`, from the kernels' pool where large: fresh pages cost more than most kernels."""
+    if like.is_cuda:
+        return like.new_empty(shape)
     n_bytes = math.prod(shape) * like.element_size()
     if n_bytes < 1 << 20 or uses_cuda(like):
         return like.new_empty(shape)
     return torch.frombuffer(_native.Scratch(n_bytes), dtype=like.dtype).view(shape)
+
+
+def empty_like(x: Tensor) -> Tensor:
+    """Uninitialised and contiguous memory like `x`, as `empty` gives it."""
+    if x.is_cuda or x.nbytes < 1 << 20:
+        return torch.empty_like(x, memory_format=torch.contiguous_format)
+    return empty(*x.shape, like=x)
 
 
 def isa_name() -> str:

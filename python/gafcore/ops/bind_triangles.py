@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from gafcore.native import check, launch
-from gafcore.ops.registry import define
+from gafcore.ops.registry import apply, define, new_like, once, ordinary
 
 _forward_op = define(
     "bind_triangles(Tensor vertices, Tensor faces, Tensor binding, Tensor means, Tensor quats, Tensor log_scales) "
@@ -60,7 +59,7 @@ def _backward(vertices, faces, binding, means, quats, log_scales, v_means, v_qua
     vertices, faces, binding = vertices.contiguous(), faces.contiguous(), binding.contiguous()
     means, quats, log_scales = means.contiguous(), quats.contiguous(), log_scales.contiguous()
     v_means, v_quats, v_scales = v_means.contiguous(), v_quats.contiguous(), v_scales.contiguous()
-    out = _backward_fake(vertices, faces, binding, means, quats, log_scales, v_means, v_quats, v_scales, needs_vertices)
+    out = _gradients(vertices, means, quats, log_scales, needs_vertices)
     launch(
         "bind_triangles_bwd",
         vertices,
@@ -74,7 +73,7 @@ def _backward(vertices, faces, binding, means, quats, log_scales, v_means, v_qua
         v_world_means=v_means,
         v_world_quats=v_quats,
         v_world_scales=v_scales,
-        v_vertices=out[0] if needs_vertices else None,
+        v_vertices=out[0],
         v_means=out[1],
         v_quats=out[2],
         v_log_scales=out[3],
@@ -82,24 +81,28 @@ def _backward(vertices, faces, binding, means, quats, log_scales, v_means, v_qua
     return out
 
 
+def _gradients(vertices, means, quats, log_scales, needs_vertices):
+    return new_like(vertices) if needs_vertices else None, new_like(means), new_like(quats), new_like(log_scales)
+
+
 @_backward_op.fake
 def _backward_fake(vertices, faces, binding, means, quats, log_scales, v_means, v_quats, v_scales, needs_vertices):  # noqa: ARG001
-    v_vertices = torch.empty_like(vertices) if needs_vertices else vertices.new_empty(0)
-    return v_vertices, torch.empty_like(means), torch.empty_like(quats), torch.empty_like(log_scales)
+    return _gradients(vertices, means, quats, log_scales, needs_vertices)
 
 
 class _BindTriangles(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, vertices, faces, binding, means, quats, log_scales):
+    def forward(ctx, eager, vertices, faces, binding, means, quats, log_scales):
         ctx.save_for_backward(vertices, faces, binding, means, quats, log_scales)
-        return _forward_op(vertices, faces, binding, means, quats, log_scales)
+        ctx.eager = eager
+        return _forward_op(vertices, faces, binding, means, quats, log_scales, eager=eager)
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx, v_means, v_quats, v_scales):
-        needs_vertices = ctx.needs_input_grad[0]
-        v_vertices, *v_local = _backward_op(*ctx.saved_tensors, v_means, v_quats, v_scales, needs_vertices)
-        return v_vertices if needs_vertices else None, None, None, *v_local
+        needs_vertices, eager = ctx.needs_input_grad[1], ctx.eager and ordinary(v_means, v_quats, v_scales)
+        v_vertices, *v_local = _backward_op(*ctx.saved_tensors, v_means, v_quats, v_scales, needs_vertices, eager=eager)
+        return None, v_vertices if needs_vertices else None, None, None, *v_local
 
 
 def bind_triangles(
@@ -137,6 +140,8 @@ def bind_triangles(
     check.tensor("means", means, ("N", 3), sizes, like=vertices)
     check.tensor("quats", quats, ("N", 4), sizes, like=vertices)
     check.tensor("log_scales", log_scales, ("N", 3), sizes, like=vertices)
+    inputs = (vertices, faces, binding, means, quats, log_scales)
+    eager = ordinary(*inputs)
     if torch.is_grad_enabled() and any(x.requires_grad for x in (vertices, means, quats, log_scales)):
-        return _BindTriangles.apply(vertices, faces, binding, means, quats, log_scales)
-    return _forward_op(vertices, faces, binding, means, quats, log_scales)
+        return apply(_BindTriangles, eager, *inputs, eager=eager)
+    return _forward_op(*inputs, eager=eager)

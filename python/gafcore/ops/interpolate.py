@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from gafcore.native import check, launch
-from gafcore.ops.registry import define
+from gafcore.ops.registry import apply, define, new_like, once, ordinary
 
 _forward_op = define("interpolate(Tensor attributes, Tensor faces, Tensor triangle_ids, Tensor barycentrics) -> Tensor")
 _backward_op = define(
@@ -57,9 +56,7 @@ def _forward_fake(attributes, faces, triangle_ids, barycentrics):  # noqa: ARG00
 def _backward(attributes, faces, triangle_ids, barycentrics, v_image, needs_attributes, needs_barycentrics):
     attributes, faces, v_image = attributes.contiguous(), faces.contiguous(), v_image.contiguous()
     triangle_ids, barycentrics = triangle_ids.contiguous(), barycentrics.contiguous()
-    v_attributes, v_barycentrics = _backward_fake(
-        attributes, faces, triangle_ids, barycentrics, v_image, needs_attributes, needs_barycentrics
-    )
+    v_attributes, v_barycentrics = _gradients(attributes, barycentrics, needs_attributes, needs_barycentrics)
     launch(
         "interpolate_bwd",
         attributes,
@@ -69,30 +66,34 @@ def _backward(attributes, faces, triangle_ids, barycentrics, v_image, needs_attr
         triangle_ids=triangle_ids,
         barycentrics=barycentrics,
         v_image=v_image,
-        v_attributes=v_attributes if needs_attributes else None,
-        v_barycentrics=v_barycentrics if needs_barycentrics else None,
+        v_attributes=v_attributes,
+        v_barycentrics=v_barycentrics,
     )
     return v_attributes, v_barycentrics
 
 
+def _gradients(attributes, barycentrics, needs_attributes, needs_barycentrics):
+    return new_like(attributes) if needs_attributes else None, new_like(barycentrics) if needs_barycentrics else None
+
+
 @_backward_op.fake
 def _backward_fake(attributes, faces, triangle_ids, barycentrics, v_image, needs_attributes, needs_barycentrics):  # noqa: ARG001
-    v_attributes = attributes.new_empty(attributes.shape if needs_attributes else 0)
-    return v_attributes, barycentrics.new_empty(barycentrics.shape if needs_barycentrics else 0)
+    return _gradients(attributes, barycentrics, needs_attributes, needs_barycentrics)
 
 
 class _Interpolate(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, attributes, faces, triangle_ids, barycentrics):
+    def forward(ctx, eager, attributes, faces, triangle_ids, barycentrics):
         ctx.save_for_backward(attributes, faces, triangle_ids, barycentrics)
-        return _forward_op(attributes, faces, triangle_ids, barycentrics)
+        ctx.eager = eager
+        return _forward_op(attributes, faces, triangle_ids, barycentrics, eager=eager)
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx, v_image):
-        needs = (ctx.needs_input_grad[0], ctx.needs_input_grad[3])
-        v_attributes, v_barycentrics = _backward_op(*ctx.saved_tensors, v_image, *needs)
-        return v_attributes if needs[0] else None, None, None, v_barycentrics if needs[1] else None
+        needs = (ctx.needs_input_grad[1], ctx.needs_input_grad[4])
+        v_attributes, v_barycentrics = _backward_op(*ctx.saved_tensors, v_image, *needs, eager=ctx.eager and ordinary(v_image))
+        return None, v_attributes if needs[0] else None, None, None, v_barycentrics if needs[1] else None
 
 
 def interpolate(
@@ -123,6 +124,8 @@ def interpolate(
     check.tensor("faces", faces, ("F", 3), device=attributes.device, dtypes=(torch.int64,))
     check.tensor("triangle_ids", triangle_ids, ("C", "H", "W"), sizes, device=attributes.device, dtypes=(torch.int32,))
     check.tensor("barycentrics", barycentrics, ("C", "H", "W", 3), sizes, like=attributes)
+    inputs = (attributes, faces, triangle_ids, barycentrics)
+    eager = ordinary(*inputs)
     if torch.is_grad_enabled() and (attributes.requires_grad or barycentrics.requires_grad):
-        return _Interpolate.apply(attributes, faces, triangle_ids, barycentrics)
-    return _forward_op(attributes, faces, triangle_ids, barycentrics)
+        return apply(_Interpolate, eager, *inputs, eager=eager)
+    return _forward_op(*inputs, eager=eager)

@@ -9,10 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
-from torch.autograd.function import once_differentiable
 
 from gafcore.native import check, launch
-from gafcore.ops.registry import define
+from gafcore.ops.registry import apply, define, new_like, once, ordinary
 
 _INPUTS = "Tensor vertices, Tensor weights, Tensor axis_angles, Tensor joints, Tensor parents"
 _forward_op = define(f"linear_blend_skinning({_INPUTS}, Tensor translations) -> (Tensor, Tensor)")
@@ -39,7 +38,7 @@ def _forward(vertices, weights, axis_angles, joints, parents, translations):
 
 @_forward_op.fake
 def _forward_fake(vertices, weights, axis_angles, joints, parents, translations):  # noqa: ARG001
-    return vertices.new_empty(vertices.shape), vertices.new_empty(*joints.shape[:2], 12)
+    return new_like(vertices), vertices.new_empty(*joints.shape[:2], 12)
 
 
 @_backward_op.native
@@ -64,22 +63,23 @@ def _backward(vertices, weights, axis_angles, joints, parents, transforms, v_pos
 
 @_backward_op.fake
 def _backward_fake(vertices, weights, axis_angles, joints, parents, transforms, v_posed):  # noqa: ARG001
-    new = vertices.new_empty
-    return new(vertices.shape), new(axis_angles.shape), new(joints.shape), new(vertices.shape[0], 3)
+    return new_like(vertices), new_like(axis_angles), new_like(joints), vertices.new_empty(vertices.shape[0], 3)
 
 
 class _LinearBlendSkinning(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, vertices, weights, axis_angles, joints, parents, translations):
-        posed, transforms = _forward_op(vertices, weights, axis_angles, joints, parents, translations)
+    def forward(ctx, eager, vertices, weights, axis_angles, joints, parents, translations):
+        posed, transforms = _forward_op(vertices, weights, axis_angles, joints, parents, translations, eager=eager)
         ctx.save_for_backward(vertices, weights, axis_angles, joints, parents, transforms)
+        ctx.eager = eager
         return posed
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx, v_posed):
-        v_vertices, v_axis_angles, v_joints, v_translations = _backward_op(*ctx.saved_tensors, v_posed)
-        return v_vertices, None, v_axis_angles, v_joints, None, v_translations
+        eager = ctx.eager and ordinary(v_posed)
+        v_vertices, v_axis_angles, v_joints, v_translations = _backward_op(*ctx.saved_tensors, v_posed, eager=eager)
+        return None, v_vertices, None, v_axis_angles, v_joints, None, v_translations
 
 
 @lru_cache(maxsize=64)
@@ -124,6 +124,7 @@ def linear_blend_skinning(
     if len(parents) != sizes["J"]:
         raise ValueError(f"parents must name one parent for each of the {sizes['J']} joints, got {len(parents)}")
     inputs = (vertices, weights, axis_angles, joints, _parents_on(tuple(parents), vertices.device), translations)
+    eager = ordinary(*inputs)
     if torch.is_grad_enabled() and any(x.requires_grad for x in (vertices, axis_angles, joints, translations)):
-        return _LinearBlendSkinning.apply(*inputs)
-    return _forward_op(*inputs)[0]
+        return apply(_LinearBlendSkinning, eager, *inputs, eager=eager)
+    return _forward_op(*inputs, eager=eager)[0]

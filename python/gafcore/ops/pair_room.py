@@ -22,7 +22,7 @@ _FIRST_GUESS = 4  # pairs a Gaussian
 _SPARE = 1.3  # room costs memory, some 50 bytes a pair with gradients, and no time
 TIGHT = 0.85  # share of the room in use from which it grows
 
-Kind = tuple[str, int, int, int, int]
+Kind = tuple[torch.device, int, int, int, int]
 
 
 def _rounded(pairs: float) -> int:
@@ -36,7 +36,10 @@ class PairRoom:
         self.capacity = _rounded(_FIRST_GUESS * n_splats)
         self.n_pairs = 0  # as last heard of
         self.known = False
-        self._coming: tuple[torch.cuda.Event, Tensor] | None = None
+        self.kept_bytes: dict[tuple[int, int], int] = {}  # what backward needs, by capacity and channels
+        self._copy: Tensor | None = None  # on the host, with an event: made once, since both cost more than a copy
+        self._arrived: torch.cuda.Event | None = None
+        self._coming = False
 
     def fit(self, n_pairs: int) -> bool:
         """Hear of a frame's pairs. Returns whether they were more than there was room for."""
@@ -44,25 +47,25 @@ class PairRoom:
         self.n_pairs, self.known = n_pairs, True
         if n_pairs > TIGHT * self.capacity or n_pairs * 8 < self.capacity:
             self.capacity = _rounded(_SPARE * n_pairs)
+            self.kept_bytes.clear()
         return lacked and self.capacity >= n_pairs
 
     def listen(self) -> None:
         """Hear of an earlier frame, if its count has arrived."""
-        if self._coming and self._coming[0].query():
-            n_pairs = int(self._coming[1][1])
-            self._coming = None
-            self.fit(n_pairs)
+        if self._coming and self._arrived.query():  # type: ignore[union-attr]
+            self._coming = False
+            self.fit(self._copy.tolist()[1])  # type: ignore[union-attr]
 
     def send(self, statistics: Tensor) -> bool:
         """Have a frame's count sent to the host. Waits only for the first; returns whether that one must be drawn again."""
         if statistics.device.type == "cpu" or not self.known:
             return self.fit(int(statistics[1]))
-        if self._coming is None:
-            copy = torch.empty(3, dtype=torch.int64, pin_memory=True)
-            copy.copy_(statistics, non_blocking=True)
-            event = torch.cuda.Event()
-            event.record()
-            self._coming = event, copy
+        if not self._coming:
+            if self._copy is None or self._arrived is None:
+                self._copy, self._arrived = torch.empty(3, dtype=torch.int64, pin_memory=True), torch.cuda.Event()
+            self._copy.copy_(statistics, non_blocking=True)
+            self._arrived.record(torch.cuda.current_stream(statistics.device))
+            self._coming = True
         return False
 
 
@@ -71,7 +74,7 @@ _rooms: OrderedDict[Kind, PairRoom] = OrderedDict()
 
 def room_of(like: Tensor, n_cameras: int, n_gaussians: int, width: int, height: int) -> PairRoom:
     """The room of this kind of frames on the device of `like`."""
-    kind = (str(like.device), n_cameras, n_gaussians, width, height)
+    kind = (like.device, n_cameras, n_gaussians, width, height)
     room = _rooms.get(kind)
     if room is None:
         room = _rooms[kind] = PairRoom(n_cameras * n_gaussians)
@@ -88,8 +91,11 @@ def capturing(like: Tensor) -> bool:
 
 def report() -> list[dict[str, Any]]:
     """What is remembered: a dict for each kind of frames, with `capacity` and the pairs last heard of. No memory is held for them."""
-    names = ("device", "n_cameras", "n_gaussians", "width", "height")
-    return [dict(zip(names, kind, strict=True), capacity=r.capacity, n_pairs=r.n_pairs) for kind, r in _rooms.items()]
+    names = ("n_cameras", "n_gaussians", "width", "height")
+    return [
+        dict(zip(names, sizes, strict=True), device=str(device), capacity=r.capacity, n_pairs=r.n_pairs)
+        for (device, *sizes), r in _rooms.items()
+    ]
 
 
 def forget() -> None:

@@ -7,10 +7,9 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from gafcore.native import check, launch
-from gafcore.ops.registry import define
+from gafcore.ops.registry import apply, define, new_like, once, ordinary
 
 _RADIUS_PX = 5  # kSsimRadius of csrc/math/ssim.h
 _BORDER_PX = {"zeros": 0, "valid": _RADIUS_PX}
@@ -32,7 +31,7 @@ def _sizes(image: Tensor) -> dict[str, int]:
 @_forward_op.native
 def _forward(image, target, mask, border, needs_gradient):
     image, target, mask = image.contiguous(), target.contiguous(), None if mask is None else mask.contiguous()
-    l1, ssim, weights, ssim_gradient = _forward_fake(image, target, mask, border, needs_gradient)
+    l1, ssim, weights, ssim_gradient = _outputs(image, needs_gradient)
     launch(
         "photometric_loss_fwd",
         image,
@@ -44,14 +43,19 @@ def _forward(image, target, mask, border, needs_gradient):
         l1=l1,
         ssim=ssim,
         weights=weights,
-        ssim_gradient=ssim_gradient if needs_gradient else None,
+        ssim_gradient=ssim_gradient,
     )
     return l1, ssim, weights, ssim_gradient
 
 
+def _outputs(image: Tensor, needs_gradient: bool) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    new = image.new_empty
+    return new(()), new(()), new(2), new_like(image) if needs_gradient else None
+
+
 @_forward_op.fake
 def _forward_fake(image, target, mask, border, needs_gradient):  # noqa: ARG001
-    return image.new_empty(()), image.new_empty(()), image.new_empty(2), image.new_empty(image.shape if needs_gradient else 0)
+    return _outputs(image, needs_gradient)
 
 
 @_backward_op.native
@@ -78,20 +82,21 @@ def _backward(image, target, mask, weights, ssim_gradient, v_l1, v_ssim):
 
 @_backward_op.fake
 def _backward_fake(image, target, mask, weights, ssim_gradient, v_l1, v_ssim):  # noqa: ARG001
-    return image.new_empty(image.shape)
+    return new_like(image)
 
 
 class _PhotometricLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, image, target, mask, border):
-        l1, ssim, weights, ssim_gradient = _forward_op(image, target, mask, border, True)
+    def forward(ctx, eager, image, target, mask, border):
+        l1, ssim, weights, ssim_gradient = _forward_op(image, target, mask, border, True, eager=eager)
+        ctx.eager = eager
         ctx.save_for_backward(image, target, mask, weights, ssim_gradient)
         return l1, ssim
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx, v_l1, v_ssim):
-        return _backward_op(*ctx.saved_tensors, v_l1, v_ssim), None, None, None
+        return None, _backward_op(*ctx.saved_tensors, v_l1, v_ssim, eager=ctx.eager and ordinary(v_l1, v_ssim)), None, None, None
 
 
 def photometric_loss(
@@ -134,7 +139,8 @@ def photometric_loss(
     border = _BORDER_PX[padding]
     if image.numel() and min(sizes["H"], sizes["W"]) <= 2 * border:
         raise ValueError(f'padding="valid" needs images of at least 11 x 11 pixels, got {sizes["H"]} x {sizes["W"]}')
+    eager = ordinary(image, target, mask)
     if torch.is_grad_enabled() and image.requires_grad:
-        return _PhotometricLoss.apply(image, target, mask, border)
-    l1, ssim, *_ = _forward_op(image, target, mask, border, False)
+        return apply(_PhotometricLoss, eager, image, target, mask, border, eager=eager)
+    l1, ssim, *_ = _forward_op(image, target, mask, border, False, eager=eager)
     return l1, ssim

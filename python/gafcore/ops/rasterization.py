@@ -11,6 +11,7 @@ from torch import Tensor
 from gafcore.native import check, uses_cuda
 from gafcore.ops.rasterization_blend import blend
 from gafcore.ops.rasterization_project import SPLAT_CHANNELS, project
+from gafcore.ops.registry import ordinary
 
 RENDER_MODES = ("RGB", "D", "ED", "RGB+D", "RGB+ED")
 RASTERIZE_MODES = ("classic", "antialiased")
@@ -180,10 +181,12 @@ def rasterization(
     if colors is not None and colors.dtype != means.dtype and (not uses_cuda(means) or torch.is_grad_enabled()):
         splat_colors = colors = colors.to(means.dtype)
     differentiable = _requires_grad(means, quats, scales, opacities, splat_colors, viewmats)
+    eager = ordinary(means, quats, scales, opacities, colors, viewmats, Ks, backgrounds)
     s = project(
         *(means, quats, scales, opacities, splat_colors, viewmats, Ks, width, height, degree, with_depth and fused, antialiased),
         *(float(near_plane), float(far_plane), float(eps2d), float(radius_clip)),
         needs_grad=differentiable,
+        eager=eager,
     )
     features = None if fused else _features(colors, s.depths, with_depth)
     render, alphas, statistics = blend(
@@ -191,6 +194,7 @@ def rasterization(
         absgrad=absgrad,
         atomic=atomic_gradients,
         needs_grad=differentiable or _requires_grad(features, backgrounds),
+        eager=eager,
     )
     if "ED" in render_mode:
         render = _expected_depth(render, alphas)
@@ -209,7 +213,7 @@ def rasterization(
         "tile_width": -(-width // tile_size),
         "tile_height": -(-height // tile_size),
         "n_visible": n_visible,
-        "n_nonfinite": s.n_nonfinite[0],
+        "n_nonfinite": s.n_nonfinite,
         "n_pairs": n_pairs,
         "n_pairs_blended": n_pairs_blended,
     }

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from gafcore.native import empty, launch, uses_cuda
 from gafcore.ops import pair_room
-from gafcore.ops.registry import define
+from gafcore.ops.registry import apply, define, once, ordinary
 
 _forward_op = define(
     "rasterization_blend(Tensor splats, Tensor depths, Tensor radii, Tensor? features, Tensor? backgrounds, int width, int height, "
@@ -16,7 +15,7 @@ _forward_op = define(
 )
 _backward_op = define(
     "rasterization_blend_backward(Tensor splats, Tensor depths, Tensor radii, Tensor? features, Tensor? backgrounds, int width, "
-    "int height, int n_channels, Tensor render, Tensor alphas, Tensor kept, Tensor v_render, Tensor v_alphas, bool absgrad, "
+    "int height, int n_channels, Tensor render, Tensor alphas, Tensor kept, Tensor v_render, Tensor? v_alphas, bool absgrad, "
     "bool needs_backgrounds, bool atomic) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 
@@ -68,11 +67,18 @@ def _forward_cuda(splats: Tensor, fields: dict, keep: bool) -> Tensor:
     while True:
         sizes = dict(pair_capacity=room.capacity, atomic=False)
         rows = room.capacity // pair_room.STEP
-        n_bytes = launch("rasterization_blend_kept_bytes", splats, **fields, **sizes) if keep else 0
+        n_bytes = _kept_bytes(room, splats, fields, sizes) if keep else 0
         kept = splats.new_empty((rows, -(-n_bytes // rows)), dtype=torch.uint8)
         launch("rasterization_blend_fwd", splats, **fields, **sizes, kept=kept if keep else None)
         if capturing or not room.send(fields["statistics"]):
             return kept
+
+
+def _kept_bytes(room: pair_room.PairRoom, splats: Tensor, fields: dict, sizes: dict) -> int:
+    key = (room.capacity, fields["n_channels"])
+    if key not in room.kept_bytes:
+        room.kept_bytes[key] = launch("rasterization_blend_kept_bytes", splats, **fields, **sizes)
+    return room.kept_bytes[key]
 
 
 @_forward_op.fake
@@ -103,9 +109,9 @@ def _backward(splats, depths, radii, features, backgrounds, width, height, n_cha
         v_alphas=v_alphas,
         v_splats=out[0],
         v_means2d=out[1],
-        v_means2d_abs=out[2] if absgrad else None,
-        v_features=None if features is None else out[3],
-        v_backgrounds=out[4] if needs_backgrounds else None,
+        v_means2d_abs=out[2],
+        v_features=out[3],
+        v_backgrounds=out[4],
     )
     return out
 
@@ -118,11 +124,11 @@ def _gradients(splats, depths, features, backgrounds, absgrad, needs_backgrounds
     shapes = (
         splats.shape,
         (*depths.shape, 2),
-        (*depths.shape, 2) if absgrad else (0,),
-        (0,) if features is None else features.shape,
-        backgrounds.shape if needs_backgrounds else (0,),
+        (*depths.shape, 2) if absgrad else None,
+        None if features is None else features.shape,
+        backgrounds.shape if needs_backgrounds else None,
     )
-    return tuple(new(*shape, like=splats) for shape in shapes)
+    return tuple(None if shape is None else new(*shape, like=splats) for shape in shapes)
 
 
 @_backward_op.fake
@@ -135,28 +141,29 @@ class _Blend(torch.autograd.Function):
     """`means2d` is in the graph only: its values are in `splats`, and it receives its share of the gradient."""
 
     @staticmethod
-    def forward(ctx, splats, means2d, depths, radii, features, backgrounds, width, height, n_channels, absgrad, atomic):
-        render, alphas, kept, statistics = _forward_op(splats, depths, radii, features, backgrounds, width, height, n_channels, True)
+    def forward(ctx, eager, splats, means2d, depths, radii, features, backgrounds, width, height, n_channels, absgrad, atomic):
+        inputs = (splats, depths, radii, features, backgrounds, width, height, n_channels)
+        render, alphas, kept, statistics = _forward_op(*inputs, True, eager=eager)
         ctx.save_for_backward(splats, depths, radii, features, backgrounds, render, alphas, kept)
         ctx.sizes = (width, height, n_channels)
         ctx.absgrad_of = means2d if absgrad else None
-        ctx.atomic = atomic
+        ctx.atomic, ctx.eager = atomic, eager
         ctx.mark_non_differentiable(kept, statistics)
         ctx.set_materialize_grads(False)  # zeros for `kept` would be as large as it
         return render, alphas, kept, statistics  # torch.compile wants to see every output whose size depends on values
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx, v_render, v_alphas, *_):
         splats, depths, radii, features, backgrounds, render, alphas, kept = ctx.saved_tensors
         v_render = torch.zeros_like(render) if v_render is None else v_render
-        v_alphas = torch.zeros_like(alphas) if v_alphas is None else v_alphas
-        absgrad, needs_backgrounds = ctx.absgrad_of is not None, ctx.needs_input_grad[5]
+        absgrad, needs_backgrounds = ctx.absgrad_of is not None, ctx.needs_input_grad[6]
+        eager = ctx.eager and ordinary(v_render, v_alphas)
         inputs = (splats, depths, radii, features, backgrounds, *ctx.sizes)
-        v = _backward_op(*inputs, render, alphas, kept, v_render, v_alphas, absgrad, needs_backgrounds, ctx.atomic)
+        v = _backward_op(*inputs, render, alphas, kept, v_render, v_alphas, absgrad, needs_backgrounds, ctx.atomic, eager=eager)
         if absgrad:
             ctx.absgrad_of.absgrad = v[2]
-        return v[0], v[1], None, None, None if features is None else v[3], v[4] if needs_backgrounds else None, *[None] * 5
+        return None, v[0], v[1], None, None, None if features is None else v[3], v[4] if needs_backgrounds else None, *[None] * 5
 
 
 def blend(
@@ -173,11 +180,12 @@ def blend(
     absgrad: bool,
     atomic: bool,
     needs_grad: bool,
+    eager: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Image [C, H, W, X], alpha [C, H, W, 1] and statistics [3]: visible splats, (splat, tile) pairs, pairs blended."""
-    inputs = (depths.detach(), radii, features, backgrounds, width, height, n_channels)
+    inputs = (depths, radii, features, backgrounds, width, height, n_channels)
     if needs_grad:
-        render, alphas, _, statistics = _Blend.apply(splats, means2d, *inputs, absgrad, atomic)
+        render, alphas, _, statistics = apply(_Blend, eager, splats, means2d, *inputs, absgrad, atomic, eager=eager)
     else:
-        render, alphas, _, statistics = _forward_op(splats, *inputs, False)
+        render, alphas, _, statistics = _forward_op(splats, *inputs, False, eager=eager)
     return render, alphas, statistics

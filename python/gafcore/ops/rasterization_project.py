@@ -7,10 +7,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from gafcore.native import empty, launch
-from gafcore.ops.registry import define
+from gafcore.native import empty, empty_like, launch
+from gafcore.ops.registry import apply, define, new_like, once, ordinary
 
 GROUP = 16  # rows of `splats` are padded to this many a camera
 SPLAT_CHANNELS = 4  # channels that travel in a splat
@@ -35,7 +34,7 @@ class Splats(NamedTuple):
     radii: Tensor  # [C, N, 2] int32 pixels, 0 where culled
     conics: Tensor  # [C, N, 3] 1/pixels^2
     opacities: Tensor  # [C, N] with the antialiasing compensation
-    n_nonfinite: Tensor  # [1] int64
+    n_nonfinite: Tensor  # int64
 
 
 def _fields(means, colors, viewmats, width, height, sh_degree, append_depth, antialiased, near_plane, far_plane, eps2d, radius_clip):
@@ -103,7 +102,7 @@ def _outputs(means: Tensor, viewmats: Tensor, new: Callable[..., Tensor]) -> tup
         means.new_empty((c, n, 2), dtype=torch.int32),
         new(c, n, 3, like=means),
         new(c, n, like=means),
-        means.new_empty(1, dtype=torch.int64),
+        means.new_empty((), dtype=torch.int64),
     )
 
 
@@ -117,9 +116,9 @@ def _backward(means, quats, scales, opacities, colors, viewmats, Ks, width, heig
     *options, radii, v_splats, v_means2d, v_depths, needs_colors, needs_viewmats = rest
     means, quats, scales, opacities, colors, viewmats, Ks = _contiguous(means, quats, scales, opacities, colors, viewmats, Ks)
     v_splats, v_means2d, v_depths = _contiguous(v_splats, v_means2d, v_depths)
-    out = _gradients(means, quats, scales, opacities, colors, viewmats, needs_colors, needs_viewmats, empty)
+    out = _gradients(means, quats, scales, opacities, colors, viewmats, needs_colors, needs_viewmats, empty_like)
     if viewmats.shape[0] == 0:  # the kernel writes a Gaussian's sum with its last camera
-        return tuple(x.zero_() for x in out)
+        return tuple(None if x is None else x.zero_() for x in out)
     launch(
         "rasterization_project_bwd",
         means,
@@ -139,46 +138,47 @@ def _backward(means, quats, scales, opacities, colors, viewmats, Ks, width, heig
         v_quats=out[1],
         v_scales=out[2],
         v_opacities=out[3],
-        v_colors=out[4] if needs_colors else None,
-        v_viewmats=out[5] if needs_viewmats else None,
+        v_colors=out[4],
+        v_viewmats=out[5],
     )
     return out
 
 
 def _gradients(means, quats, scales, opacities, colors, viewmats, needs_colors, needs_viewmats, new):
     wanted = (means, quats, scales, opacities, colors if needs_colors else None, viewmats if needs_viewmats else None)
-    return tuple(means.new_empty(0) if x is None else new(*x.shape, like=means) for x in wanted)
+    return tuple([None if x is None else new(x) for x in wanted])
 
 
 @_backward_op.fake
 def _backward_fake(means, quats, scales, opacities, colors, viewmats, *rest):
     needs_colors, needs_viewmats = rest[-2:]
-    return _gradients(means, quats, scales, opacities, colors, viewmats, needs_colors, needs_viewmats, _new_empty)
+    return _gradients(means, quats, scales, opacities, colors, viewmats, needs_colors, needs_viewmats, new_like)
 
 
 class _Project(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, *args):
-        out = _forward_op(*args)
+    def forward(ctx, eager, *args):
+        out = _forward_op(*args, eager=eager)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*out[3:])
         ctx.save_for_backward(*args[:7], out[3])
-        ctx.options = args[7:]
+        ctx.eager, ctx.options = eager, args[7:]
         return out
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx, v_splats, v_means2d, v_depths, *_):
         *inputs, radii = ctx.saved_tensors
         means, viewmats = inputs[0], inputs[5]
         if v_splats is None:
             rows = viewmats.shape[0] * -(-means.shape[-2] // GROUP) * GROUP
             v_splats = means.new_zeros(rows, 16)
-        needs_colors, needs_viewmats = ctx.needs_input_grad[4:6]
-        grads = _backward_op(*inputs, *ctx.options, radii, v_splats, v_means2d, v_depths, needs_colors, needs_viewmats)
-        return *grads[:4], grads[4] if needs_colors else None, grads[5] if needs_viewmats else None, *[None] * 10
+        needs_colors, needs_viewmats = ctx.needs_input_grad[5:7]
+        eager = ctx.eager and ordinary(v_splats, v_means2d, v_depths)
+        grads = _backward_op(*inputs, *ctx.options, radii, v_splats, v_means2d, v_depths, needs_colors, needs_viewmats, eager=eager)
+        return None, *grads[:4], grads[4] if needs_colors else None, grads[5] if needs_viewmats else None, *[None] * 10
 
 
-def project(*args: object, needs_grad: bool) -> Splats:
+def project(*args: object, needs_grad: bool, eager: bool) -> Splats:
     """The op, differentiable where `needs_grad`; arguments as in its schema, checked by `rasterization`."""
-    return Splats(*(_Project.apply(*args) if needs_grad else _forward_op(*args)))
+    return Splats(*(apply(_Project, eager, *args, eager=eager) if needs_grad else _forward_op(*args, eager=eager)))

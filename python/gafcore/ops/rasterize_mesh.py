@@ -7,10 +7,9 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from gafcore.native import check, launch
-from gafcore.ops.registry import define
+from gafcore.ops.registry import apply, define, new_like, once, ordinary
 
 _forward_op = define(
     "rasterize_mesh(Tensor vertices, Tensor faces, Tensor viewmats, Tensor Ks, int width, int height, float near_plane) "
@@ -94,23 +93,25 @@ def _backward(vertices, faces, viewmats, Ks, triangle_ids, barycentrics, v_baryc
 
 @_backward_op.fake
 def _backward_fake(vertices, faces, viewmats, Ks, triangle_ids, barycentrics, v_barycentrics, v_depth):  # noqa: ARG001
-    return vertices.new_empty(vertices.shape), viewmats.new_empty(viewmats.shape)
+    return new_like(vertices), new_like(viewmats)
 
 
 class _RasterizeMesh(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, vertices, faces, viewmats, Ks, width, height, near_plane):
-        triangle_ids, barycentrics, depth = _forward_op(vertices, faces, viewmats, Ks, width, height, near_plane)
+    def forward(ctx, eager, vertices, faces, viewmats, Ks, width, height, near_plane):
+        triangle_ids, barycentrics, depth = _forward_op(vertices, faces, viewmats, Ks, width, height, near_plane, eager=eager)
+        ctx.eager = eager
         ctx.save_for_backward(vertices, faces, viewmats, Ks, triangle_ids, barycentrics)
         ctx.mark_non_differentiable(triangle_ids)
         return triangle_ids, barycentrics, depth
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx, _, v_barycentrics, v_depth):
-        v_vertices, v_viewmats = _backward_op(*ctx.saved_tensors, v_barycentrics, v_depth)
+        eager = ctx.eager and ordinary(v_barycentrics, v_depth)
+        v_vertices, v_viewmats = _backward_op(*ctx.saved_tensors, v_barycentrics, v_depth, eager=eager)
         needs = ctx.needs_input_grad
-        return v_vertices if needs[0] else None, None, v_viewmats if needs[2] else None, None, None, None, None
+        return None, v_vertices if needs[1] else None, None, v_viewmats if needs[3] else None, None, None, None, None
 
 
 def rasterize_mesh(
@@ -160,6 +161,7 @@ def rasterize_mesh(
     if width < 0 or height < 0:
         raise ValueError(f"width and height must be >= 0, got {width} and {height}")
     args = (vertices, faces, viewmats, Ks, width, height, float(near_plane))
+    eager = ordinary(vertices, faces, viewmats, Ks)
     if torch.is_grad_enabled() and (vertices.requires_grad or viewmats.requires_grad):
-        return MeshRaster(*_RasterizeMesh.apply(*args))
-    return MeshRaster(*_forward_op(*args))
+        return MeshRaster(*apply(_RasterizeMesh, eager, *args, eager=eager))
+    return MeshRaster(*_forward_op(*args, eager=eager))
