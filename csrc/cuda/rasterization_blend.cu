@@ -38,11 +38,19 @@ __device__ __forceinline__ void write_pixel(const BlendPass& p, int camera, int6
   if (p.first_channel == 0) a.alphas[number] = 1 - pixel.transmittance;
 }
 
+// The tile of a block: a camera's rows of tiles from the middle outwards. What is drawn mostly fills the middle, and where the longest lists come
+// last, the multiprocessors wait for a few of them.
+__device__ __forceinline__ int64_t middle_first(const TileGrid& grid, int64_t block) {
+  const int t = int(block % grid.n_tiles), k = t / grid.tiles_x;
+  const int y = grid.tiles_y / 2 + (k % 2 == 0 ? k / 2 : -(k + 1) / 2);
+  return block - t + int64_t(y) * grid.tiles_x + t % grid.tiles_x;
+}
+
 template <int C>
 __global__ void __launch_bounds__(kTilePixels) blend_tiles(BlendPass p, bool only_checkpoints) {
   GAF_SHARED(float4, splats, [3 * kBucket]);  // shape; origin and two colours; two colours
   GAF_SHARED(unsigned, masks, [kBucket]);
-  const TilePlace place(p.grid, blockIdx.x);
+  const TilePlace place(p.grid, middle_first(p.grid, blockIdx.x));
   const ThreadPixel at_pixel(p.grid, place);
   const TileList list(p.pairs, place.tile);
   const float x = float(at_pixel.x) + 0.5f, y = float(at_pixel.y) + 0.5f;
