@@ -240,7 +240,7 @@ def frame_and_step(n: int) -> tuple[Callable[[], Tensor], Callable[[], None]]:
 
     def drawn(means: Tensor, quats: Tensor, log_scales: Tensor, opacities: Tensor, colors: Tensor) -> Tensor:
         world_means, world_quats, world_scales = bind_triangles(vertices, faces, binding, means, quats, log_scales)
-        args = (world_means[0], world_quats[0], world_scales[0], opacities, colors, tensors["viewmats"])
+        args = (world_means.squeeze(0), world_quats.squeeze(0), world_scales.squeeze(0), opacities, colors, tensors["viewmats"])
         return rasterization(*args, Ks, width, height, sh_degree=0, backgrounds=tensors["backgrounds"])[0]
 
     def frame() -> Tensor:

@@ -38,6 +38,7 @@ inline TileGrid tile_grid(int64_t width, int64_t height, int64_t n_gaussians) {
 struct Pairs {
   int64_t capacity;
   int64_t* counts;            // [2] visible splats, pairs
+  uint32_t* n_long;           // [1] lists that wait for a large block to sort them
   uint32_t* order;            // [C, N] with too many pairs: rows of the camera's splats, nearest first, those not visible at the end
   uint32_t* first_slot;       // [rows] of a splat
   uint32_t* end_slot;         // [rows]
@@ -57,6 +58,7 @@ struct PairKeys {
   uint64_t* keys;          // [max(capacity, C N)] by place
   uint64_t* more;          // as many, for lists that are sorted in pieces
   uint32_t* rows_by_slot;  // [capacity] when slots are kept
+  uint32_t* long_lists;    // [tiles] whose
 };
 
 // Bucket k > 0 of a tile whose places start at `begin`: buckets of different tiles never share a number.

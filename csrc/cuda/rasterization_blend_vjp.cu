@@ -13,8 +13,8 @@ namespace {
 constexpr int kRound = 64;     // pairs at a time
 constexpr int kEntries = 256;  // (pair, warp) sums at a time; a round of many large splats is cut to 32 pairs, which always fit
 constexpr int kChunk = 8;      // pairs of a warp between the two ways of looking at them
-constexpr int kStaggered = kTilePixels / kSubtiles + 1;  // 33: eight pairs' pixels in different banks
-static_assert(kRound == kChunk * kChunk, "a chunk's list of pairs lies in the padding of one row of products");
+constexpr int kStaggered = kTilePixels / kSubtiles + 2;  // 34: eight pairs' pixels in different banks, two pixels in 16 bytes
+static_assert(kRound == kChunk * kChunk && kChunk == 8, "a chunk's list of pairs, 8 bytes, lies in the padding of one row of products");
 
 template <int C, bool kAbs>
 struct Sums {
@@ -76,7 +76,7 @@ struct Round {
   uint32_t* targets;        // [64] where a pair's sums go: its slot, or the splat's row where sums are atomic
   unsigned (*touched)[kSubtiles];  // [2][8]: bit i of [h][w]: warp w has pixels of pair 32 h + i
   float2* products;         // [8 warps][8][33] weight, alpha v_alpha
-  float4* v_pixels;         // [256]
+  float* v_pixels;          // [C][256]
   float* sums;              // [256 entries][stride]
 };
 
@@ -114,22 +114,29 @@ __device__ __forceinline__ void sum_chunk(const Round& r, int pair, int n, int f
   float u_0, v;
   splat_power(shape, origin, x, y, u_0, v);
   float m[kPairFields] = {};
-  const float2* products = r.products + (warp_index() * kChunk + e) * kStaggered + row * kSubtileX;
-  const float4* v_pixels = r.v_pixels + warp_index() * kWarp + row * kSubtileX;
+  const float4* products = reinterpret_cast<const float4*>(r.products + (warp_index() * kChunk + e) * kStaggered + row * kSubtileX);
+  const float4* v_pixels = reinterpret_cast<const float4*>(r.v_pixels + warp_index() * kWarp + row * kSubtileX);
   if (e < n) {
+#pragma unroll 1
+    for (int i = 0; i < kSubtileX; i += 4) {
+      const float4 two = products[i / 2], more = products[i / 2 + 1];
+      const float weights[4] = {two.x, two.z, more.x, more.z}, alpha_times[4] = {two.y, two.w, more.y, more.w};
 #pragma unroll
-    for (int i = 0; i < kSubtileX; ++i) {
-      const float2 product = products[i];  // weight, alpha v_alpha
-      const float4 v_pixel = v_pixels[i];
-      const float u = fma_(shape.x, float(i), u_0), du = product.y * u;
-      m[0] += product.y;
-      m[1] += du;
-      m[3] = fma_(du, u, m[3]);
+      for (int k = 0; k < 4; ++k) {
+        const float u = fma_(shape.x, float(i + k), u_0), du = alpha_times[k] * u;
+        m[0] += alpha_times[k];
+        m[1] += du;
+        m[3] = fma_(du, u, m[3]);
+        if constexpr (kAbs) {
+          m[kAbsField] += fabsf(shape.x * du);
+          m[kAbsField + 1] += fabsf(fma_(shape.y, du, shape.z * alpha_times[k] * v));
+        }
+      }
 #pragma unroll
-      for (int c = 0; c < C; ++c) m[kMoments + c] = fma_(product.x, component(v_pixel, c), m[kMoments + c]);
-      if constexpr (kAbs) {
-        m[kAbsField] += fabsf(shape.x * du);
-        m[kAbsField + 1] += fabsf(fma_(shape.y, du, shape.z * product.y * v));
+      for (int c = 0; c < C; ++c) {
+        const float4 v_pixel = v_pixels[(c * kTilePixels + i) / 4];
+#pragma unroll
+        for (int k = 0; k < 4; ++k) m[kMoments + c] = fma_(weights[k], component(v_pixel, k), m[kMoments + c]);
       }
     }
     m[2] = m[0] * v;  // v is the same along a row
@@ -146,7 +153,7 @@ __device__ __forceinline__ void sum_chunk(const Round& r, int pair, int n, int f
 
 // Numbers of a warp's pairs, eight in the padding of each row of its products: the chunks of a round.
 __device__ __forceinline__ uint8_t* chunk_pairs(const Round& r, int chunk) {
-  return reinterpret_cast<uint8_t*>(r.products + (warp_index() * kChunk + chunk) * kStaggered + kStaggered - 1);
+  return reinterpret_cast<uint8_t*>(r.products + (warp_index() * kChunk + chunk) * kStaggered + kTilePixels / kSubtiles);
 }
 
 // Lists this warp's pairs among the first n of the round, and returns how many there are.
@@ -160,6 +167,30 @@ __device__ __forceinline__ int list_pairs(const Round& r, int n) {
   return n_low + __popc(high);
 }
 
+// What a pixel sees of a pair by itself, before its turn.
+struct Sight {
+  float power, shade;
+};
+
+template <int C>
+__device__ __forceinline__ Sight look_at(const Round& r, int pair, const PixelGrad<C>& g, float x, float y) {
+  float u, v;
+  Sight s = {splat_power(r.shapes[pair], r.origins[pair], x, y, u, v), 0.f};
+  const float4 color = r.colors[pair];
+#pragma unroll
+  for (int c = 0; c < C; ++c) s.shade = fma_(component(color, c), g.v[c], s.shade);
+  return s;
+}
+
+__device__ __forceinline__ float2 pass_pair(const Sight& s, PixelState& pixel) {
+  const BlendGrad<float> d = blend_vjp(s.power, s.shade, pixel.transmittance, pixel.rest);
+  return make_float2(d.weight, d.alpha_times);
+}
+
+// Number e of a chunk's list, where e is a constant after unrolling.
+__device__ __forceinline__ int pair_at(const uint2& pairs, int e) { return int((e < 4 ? pairs.x : pairs.y) >> (8 * (e % 4)) & 0xff); }
+
+// Two pairs are looked at together, so that neither waits for the other's loads.
 template <int C, bool kAbs>
 __device__ __forceinline__ void walk_round(const Round& r, int n, int first_entry, const PixelGrad<C>& g, const ThreadPixel& at, PixelState& pixel) {
   const int count = list_pairs(r, n);
@@ -167,20 +198,19 @@ __device__ __forceinline__ void walk_round(const Round& r, int n, int first_entr
   const float x = float(at.x) + 0.5f, y = float(at.y) + 0.5f;
   for (int first = 0; first < count; first += kChunk) {
     const int m = count - first < kChunk ? count - first : kChunk;
-    const uint8_t* pairs = chunk_pairs(r, first / kChunk);
-    for (int e = 0; e < m; ++e) {
-      const int i = pairs[e];
-      float u, v, shade = 0;
-      const float power = splat_power(r.shapes[i], r.origins[i], x, y, u, v);
-      const float4 color = r.colors[i];
+    const uint2 pairs = *reinterpret_cast<const uint2*>(chunk_pairs(r, first / kChunk));
 #pragma unroll
-      for (int c = 0; c < C; ++c) shade = fma_(component(color, c), g.v[c], shade);
-      const BlendGrad<float> d = blend_vjp(power, shade, pixel.transmittance, pixel.rest);
-      products[e * kStaggered] = make_float2(d.weight, d.alpha_times);
+    for (int e = 0; e < kChunk; e += 2) {
+      if (e >= m) break;
+      const bool two = e + 1 < m;
+      const int i = pair_at(pairs, e), j = two ? pair_at(pairs, e + 1) : i;
+      const Sight a = look_at(r, i, g, x, y), b = look_at(r, j, g, x, y);
+      products[e * kStaggered] = pass_pair(a, pixel);
+      if (two) products[(e + 1) * kStaggered] = pass_pair(b, pixel);
     }
     __syncwarp();
     const int e = lane_index() % kChunk;
-    sum_chunk<C, kAbs>(r, e < m ? pairs[e] : 0, m, first_entry + first);
+    sum_chunk<C, kAbs>(r, e < m ? chunk_pairs(r, first / kChunk)[e] : 0, m, first_entry + first);
     __syncwarp();
   }
 }
@@ -220,17 +250,22 @@ __device__ __forceinline__ void write_round(const Round& r, int n, const PairSum
 }
 
 // Shared memory is cut so that three blocks fit on a multiprocessor with 100 KiB; for RGB registers allow four on larger ones.
+constexpr int blocks_at_once(int n_channels, bool absgrad) {
+  if (n_channels == 3 && !absgrad) return 4;
+  return n_channels == 4 && absgrad ? 2 : 3;
+}
+
 template <int C, bool kAbs>
-__global__ void __launch_bounds__(kTilePixels, C == 3 && !kAbs ? 4 : 3) blend_bucket_vjp(BlendPass p, PairSums out) {
+__global__ void __launch_bounds__(kTilePixels, blocks_at_once(C, kAbs)) blend_bucket_vjp(BlendPass p, PairSums out) {
   GAF_SHARED(float4, shapes, [kRound]);
   GAF_SHARED(float4, colors, [kRound]);
   GAF_SHARED(float2, origins, [kRound]);
   GAF_SHARED(uint32_t, targets, [kRound]);
   GAF_SHARED(unsigned, touched, [2][kSubtiles]);
-  GAF_SHARED(float2, products, [kSubtiles * kChunk * kStaggered]);
-  GAF_SHARED(float4, v_pixels, [kTilePixels]);
+  GAF_SHARED(float4, products, [kSubtiles * kChunk * kStaggered / 2]);
+  GAF_SHARED(float4, v_pixels, [C * kTilePixels / 4]);
   GAF_SHARED(float, sums, [kEntries * Sums<C, kAbs>::kStride]);
-  const Round r = {shapes, colors, origins, targets, touched, products, v_pixels, sums};
+  const Round r = {shapes,  colors, origins, targets, touched, reinterpret_cast<float2*>(products), reinterpret_cast<float*>(v_pixels), sums};
   const int64_t n_tiles = p.args.n_cameras * p.grid.n_tiles;
   const Bucket bucket = bucket_of(p, blockIdx.x, n_tiles);
   if (bucket.tile < 0) return;
@@ -250,7 +285,8 @@ __global__ void __launch_bounds__(kTilePixels, C == 3 && !kAbs ? 4 : 3) blend_bu
   const float* checkpoint = p.pairs.checkpoints + bucket_number(list.begin, bucket.k) * planes * kTilePixels;
   PixelGrad<C> g;
   PixelState pixel = start_pixel<C>(p, at_pixel, bucket.k > 0 ? checkpoint : nullptr, g);
-  v_pixels[threadIdx.x] = make_float4(g.v[0], C > 1 ? g.v[C > 1 ? 1 : 0] : 0.f, C > 2 ? g.v[C > 2 ? 2 : 0] : 0.f, C > 3 ? g.v[C > 3 ? 3 : 0] : 0.f);
+#pragma unroll
+  for (int c = 0; c < C; ++c) r.v_pixels[c * kTilePixels + threadIdx.x] = g.v[c];
   const bool atomic = out.atomic || list.whole;
   while (at < end) {
     stage_round(p, place, list, at, end, atomic, r);

@@ -274,6 +274,7 @@ Layout layout(uint8_t* memory, const RasterizationBlendArgs<float>& a, int64_t c
   l.n_groups = keep ? a.n_cameras * l.work.groups : 0;
   l.pairs.capacity = capacity;
   l.pairs.counts = c.take<int64_t>(2);
+  l.pairs.n_long = c.take<uint32_t>(1);
   l.sums = c.take<unsigned long long>(1 + (n_tiles + l.n_groups + kSumBlock - 1) / kSumBlock);
   l.pairs.tile_range = c.take<uint2>(n_tiles);
   l.zero_bytes = c.bytes();
@@ -315,6 +316,7 @@ void find_pairs(const RasterizationBlendArgs<float>& a, const TileGrid& grid, co
     Carver c(memory);
     keys.keys = c.take<uint64_t>(n_keys), keys.more = c.take<uint64_t>(n_keys);
     keys.rows_by_slot = c.take<uint32_t>(keep ? pairs.capacity : 0);
+    keys.long_lists = c.take<uint32_t>(n_tiles);
     group_slots = c.take<uint32_t>(l.n_groups);
     claims = c.take<uint32_t>(n_blocks * grid.n_tiles);
     if (round == 0) memory = stream.scratch<uint8_t>(c.bytes());

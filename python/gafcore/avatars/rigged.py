@@ -175,7 +175,7 @@ def draw(
     back = gaussians.means.new_ones(3) if background is None else background.to(device)
     means, quats, scales = gaussians.means, gaussians.quats, gaussians.scales
     if means.dim() == 3 and means.shape[0] == 1:
-        means, quats, scales = means[0], quats[0], scales[0]
+        means, quats, scales = means.squeeze(0), quats.squeeze(0), scales.squeeze(0)  # [0] copies the gradients
     opacities, colors = gaussians.opacities, gaussians.colors
     if means.dim() == 3:  # per-camera sets: what does not move with the pose is repeated without a copy
         opacities = opacities.expand(len(cameras), *opacities.shape[-1:])
