@@ -126,7 +126,8 @@ class Black:
 
 
 def blackened(capture, **settings):
-    config = PseudoConfig(**{"prior_weight": 3.0, "prior_trust": "full", "prior_views": 2, "prior_yields": 0.0, "prior_fades": 1.0, **settings})
+    always = {"prior_weight": 3.0, "prior_trust": "full", "prior_views": 2, "prior_yields": 0.0, "prior_fades": 1.0}
+    config = PseudoConfig(**{**always, **settings})
     return fit(capture, LONGER, prior=PseudoTruths(Black(), config), progress=False)
 
 

@@ -24,7 +24,7 @@ OVERSAMPLED = 2  # colours are carried from a crop so many times as large as the
 
 @dataclass(frozen=True)
 class Conditions:
-    """One set: what `SmallPrior.regress` and `denoise` take, colours in -1..1, the cameras of the views, and the head's coverage of `image`."""
+    """One set: what `SmallPrior.regress` and `denoise` take, colours in -1..1, the cameras of the views, and the coverage of `image`."""
 
     image: Float[Tensor, "1 6 H W"]
     fill: Float[Tensor, "1 N 3 H W"]
