@@ -6,6 +6,8 @@ python scripts/evaluate_small_prior.py FOLDER [--prior PATH] [--device cuda]    
 from __future__ import annotations
 
 import json
+import math
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -19,8 +21,9 @@ from torch import Tensor
 from gafcore.diffusion.small.agreement import root_mean_disagreement
 from gafcore.diffusion.small.evaluation import BINS, Method, NearestPerson, Score, Sets, batch_of, evaluate, sets_of
 from gafcore.diffusion.small.found_hair import HANGING
-from gafcore.diffusion.small.people import N_VIEWS, look_of
+from gafcore.diffusion.small.people import N_VIEWS, look_of, make_input
 from gafcore.diffusion.small.prior import SmallPrior, load_prior
+from gafcore.diffusion.small.reproduction import reproduction_error
 from gafcore.diffusion.small.store import CHUNK, TEST_SEED, TRAIN_SEED, Batch, read_people
 from gafcore.pictures import save_sheet
 from gafcore.rigs import load_rig
@@ -92,6 +95,16 @@ def agreement(prior: SmallPrior, people: People, count: int, device: str) -> dic
     return {name: root_mean_disagreement(rig, people, TEST_SEED, sets, torch.cat(x)) for name, x in made.items()}
 
 
+def reproduced(prior: SmallPrior, count: int) -> list[float]:
+    """Each person's own input picture, drawn again at its own camera: PSNR on the head, white and black behind it. Sorted."""
+    rig, cpu, scores = load_rig("procedural"), prior.to("cpu"), []
+    for seed in range(TEST_SEED, TEST_SEED + count):
+        picture, camera, tracked = make_input(rig, seed)
+        errors = [reproduction_error(cpu, picture, camera, rig, tracked, torch.full((3,), x)) for x in (0.0, 1.0)]
+        scores.append(-10 * math.log10(sum(e for e in errors if e is not None) / 2))
+    return sorted(scores)
+
+
 def steered(prior: SmallPrior, people: People, count: int, device: str) -> dict[str, float]:
     """Normals exchanged for another view's, no warp: overlap (IoU) of the silhouette with that view's truth, and with its own."""
     persons = range(count)
@@ -147,6 +160,8 @@ def main(args: Evaluate) -> None:
     if prior.diffusion is not None:
         figures["disagreement"] = rms = agreement(prior, people, args.sampled_people, args.device)
         print("difference of points that two views show, 0..1: " + ", ".join(f"{name} {x:.4f}" for name, x in rms.items()))
+    figures["reproduction"] = again = reproduced(prior, args.test_people)
+    print(f"own picture again: median {statistics.median(again):.2f} dB on the head, {again[0]:.1f} to {again[-1]:.1f}", flush=True)
     figures["seconds"] = time.monotonic() - begin
     keep()
 

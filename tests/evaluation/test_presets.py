@@ -44,6 +44,7 @@ def test_render_and_pipelines_have_the_papers_settings():
 def test_score_distillation_has_the_weight_of_the_documented_table():
     made = PRESETS["sds"].small
     assert (made.prior_start, made.prior_weight, made.prior_yields, made.prior_fades) == ("sds", 60, 4, 0.5)
+    assert made.prior_trust == PRESETS["render"].small.prior_trust == "full"
     assert PRESETS["full"].small == PRESETS["regression"].small == PseudoConfig() and settings("none", NOTHING) is None
 
 
@@ -83,7 +84,7 @@ def test_pipelines(tmp_path):
 def test_a_pose_prior_is_conditioned_on_poses(tmp_path):
     right = PriorSources(pose_prior=small(tmp_path / "pose.safetensors", condition="pose"))
     pytest.importorskip("diffusers", reason="the extra `diffusion` is not installed")
-    assert why_not("pose", right) is None and settings("pose", right) == PseudoConfig()
+    assert why_not("pose", right) is None and settings("pose", right) == PseudoConfig(prior_trust="full")
     assert why_not("pose", PriorSources(pose_prior=pipeline(tmp_path / "p", condition="pose"))) is None
     for wrong in (small(tmp_path / "rig.safetensors"), pipeline(tmp_path / "n")):
         with pytest.raises(InputError, match=r"its condition is '(rig|normals)'; expected one that was trained with the condition 'pose'"):

@@ -126,7 +126,8 @@ class Black:
 
 
 def blackened(capture, **settings):
-    config = PseudoConfig(**{"prior_weight": 3.0, "prior_views": 2, "prior_yields": 0.0, "prior_fades": 1.0, **settings})
+    always = {"prior_weight": 3.0, "prior_trust": "full", "prior_views": 2, "prior_yields": 0.0, "prior_fades": 1.0}
+    config = PseudoConfig(**{**always, **settings})
     return fit(capture, LONGER, prior=PseudoTruths(Black(), config), progress=False)
 
 
@@ -168,7 +169,7 @@ def test_by_default_the_training_pictures_lose_little(capture):
     free = fit(capture, longest, progress=False)
     default, insisting = (
         fit(capture, longest, prior=PseudoTruths(Black(), config), progress=False)
-        for config in (PseudoConfig(), PseudoConfig(prior_yields=0))
+        for config in (PseudoConfig(prior_trust="full"), PseudoConfig(prior_trust="full", prior_yields=0))
     )
     assert training_psnr(default, capture) > training_psnr(free, capture) - 3
     assert training_psnr(insisting, capture) < training_psnr(default, capture) - 3

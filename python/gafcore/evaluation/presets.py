@@ -16,9 +16,11 @@ from gafcore.fitting.pipeline_prior import need_diffusers
 from gafcore.fitting.prior import Prior
 from gafcore.fitting.pseudo import PseudoConfig, is_pipeline, make_prior
 
-PAPER = PseudoConfig(prior_start="render", prior_levels=(0.02, 0.98), prior_weight=1.0, prior_yields=0.0, prior_fades=1.0, refresh_every=1)
+_FULL = PseudoConfig(prior_trust="full")
+_FROM_RENDERS = replace(_FULL, prior_start="render", prior_levels=(0.02, 0.98))
+PAPER = replace(_FROM_RENDERS, prior_weight=1.0, prior_yields=0.0, prior_fades=1.0, refresh_every=1)
 """GAF's pseudo ground truths, from noised renders, with the paper's settings."""
-_SDS = PseudoConfig(prior_start="sds", prior_levels=(0.02, 0.98), prior_weight=60.0)
+_SDS = replace(_FROM_RENDERS, prior_start="sds", prior_weight=60.0)
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ PRESETS: dict[str, Preset] = {
     "pretrained-sd": Preset("sd", pipeline=PAPER),
     "personalised-sd": Preset("personalised", pipeline=PAPER),
     "sds": Preset("prior", small=_SDS, pipeline=_SDS),
-    "pose": Preset("pose", small=PseudoConfig(), pipeline=PAPER),
+    "pose": Preset("pose", small=_FULL, pipeline=PAPER),
     "no-upsampler": Preset("prior", pipeline=PAPER, upsample=False),
     "full": Preset("prior", small=PseudoConfig(), pipeline=PAPER),
     "render": Preset("prior", small=PAPER, pipeline=PAPER),
@@ -53,7 +55,8 @@ PRESETS: dict[str, Preset] = {
 """In the order of table 3, then uses of a small prior by name: `render` is the paper's, `regression` the default, and `refined` the same
 made sharper by a little noise and denoising. `full` is a prior as it is meant: a small one at the defaults of `gafcore fit`, a pipeline
 as in the paper. `sds`, score distillation, gives way and fades as those defaults do; the gradient of its squared loss is small, and its
-weight is the largest of three that were tried on one person with the small prior, 2, 20 and 60 (docs/small_prior.md)."""
+weight is the largest of three that were tried on one person with the small prior, 2, 20 and 60 (docs/small_prior.md). `render`, `sds` and
+`pose` have all of their weight on every capture: a weaker prior that were heeded less would be compared with nothing."""
 TABLE_3 = ("none", "pretrained-sd", "personalised-sd", "sds", "pose", "no-upsampler", "full")
 
 

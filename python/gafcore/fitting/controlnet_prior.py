@@ -56,7 +56,8 @@ class ControlNetTruths(PseudoTruths):
 
         if config.prior_start not in ("render", "sds"):
             raise InputError(f"Stable Diffusion starts from renders: prior_start must be render or sds, got {config.prior_start!r}")
-        self.config, self.n_views, self.size, self._pool = config, _VIEWS, networks.size, []
+        self.config, self.n_views, self.size = config, _VIEWS, networks.size
+        self._pool, self._trust = [], None
         self._networks, self._targets = networks, ControlNetTargets(networks)
         self.capacity = rendered_capacity(config, self.n_views, self.size)
 

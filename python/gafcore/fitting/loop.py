@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from gafcore.fitting.inputs import Inputs, Pictures, make_inputs
 from gafcore.fitting.interrupts import Interrupted, StopRequest, stop_requests
 from gafcore.fitting.losses import Perceptual
 from gafcore.fitting.lpips import load_lpips
-from gafcore.fitting.prior import Prior, StatefulPrior
+from gafcore.fitting.prior import MeasuredPrior, Prior, StatefulPrior
 from gafcore.fitting.readings import Reading, Readings, StepResult
 from gafcore.fitting.schedule import background_at, frame_at
 from gafcore.fitting.state import FitState, density_round, finished_avatar, initial_tensors, make_state, person
@@ -115,6 +115,8 @@ def fit(
             set_aside(folder)
     if isinstance(prior, StatefulPrior):
         prior.restore(state.prior)
+    if isinstance(prior, MeasuredPrior) and not resume:
+        prior.measure(replace(capture, params=person(state, capture.params).to("cpu")), numbers)
     rig, tracked = capture.rig, capture.params
     if device.type != "cpu":
         rig, tracked = rig.to(device), tracked.to(device)
@@ -251,6 +253,8 @@ def _notes(config: FitConfig, prior: Prior | None) -> tuple[str, ...]:
         notes.append("The LPIPS term was off: no weights given (--lpips-weights).")
     if prior is None:
         notes.append("No prior on unseen views.")
+    if isinstance(prior, MeasuredPrior):
+        notes += prior.notes()
     return tuple(notes)
 
 

@@ -16,8 +16,9 @@ from torch.nn.functional import interpolate
 from gafcore.captures.synthetic.noise import uniform
 from gafcore.diffusion.small.warp import carry
 from gafcore.errors import InputError, MissingError
+from gafcore.fitting.cut_out import cut_out
 from gafcore.fitting.prior import PriorRequest
-from gafcore.fitting.pseudo import PseudoConfig, PseudoTruths, cut_out, rendered_capacity, rendered_set
+from gafcore.fitting.pseudo import PseudoConfig, PseudoTruths, rendered_capacity, rendered_set
 
 INDEX = "model_index.json"
 
@@ -64,7 +65,7 @@ class PipelineTruths(PseudoTruths):
 
         if config.prior_start not in ("render", "sds"):
             raise InputError(f"a pipeline starts from renders: prior_start must be render or sds, got {config.prior_start!r}")
-        self.config, self._pool = config, []
+        self.config, self._pool, self._trust = config, [], None
         self.upsample = upsample
         self._resized = pipeline.upsampler is not None and not upsample
         self._targets = PipelineTargets(pipeline, carry=carry if pipeline.unet.config.condition == "warp" else None, upsample=upsample)
@@ -89,7 +90,7 @@ class PipelineTruths(PseudoTruths):
         cameras = random_views(request.vertices, self.n_views, self.size, rng)
         background = torch.rand(3, generator=rng)
         targets = self._targets.targets(
-            cut_out(request), request.frame.camera, request.vertices, request.rig.faces, cameras,
+            cut_out(request.frame, request.captured_on), request.frame.camera, request.vertices, request.rig.faces, cameras,
             request.render(cameras, background).clamp(0, 1), background, uniform(rng, *self.config.prior_levels), rng,
             one_step=self.config.prior_start == "sds",
         )  # fmt: skip

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gafcore.rigs import Rig
-from gafcore.types import Camera, Frame, RigParams
+from gafcore.types import Camera, Capture, Frame, RigParams
 
 
 @dataclass(frozen=True)
@@ -96,3 +96,16 @@ class StatefulPrior(Protocol):
     def state(self) -> dict[str, Tensor]: ...
 
     def restore(self, state: dict[str, Tensor]) -> None: ...
+
+
+@runtime_checkable
+class MeasuredPrior(Protocol):
+    """A prior that wants to know, before the first iteration, how good it is on this capture. What it finds is part of its `state`."""
+
+    def measure(self, capture: Capture, numbers: Sequence[int]) -> None:
+        """Look at the training frames `numbers`; `capture.params` are those that the fit starts from. A resumed fit does not ask again."""
+        ...
+
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the fit's figures should know of it."""
+        ...

@@ -19,14 +19,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gafcore.avatars.frames import checked_image, checked_mask, describe
 from gafcore.cameras import camera_position, resize, stack
 from gafcore.captures.synthetic.noise import uniform
 from gafcore.diffusion.small.conditions import Conditions, prepare, random_views
 from gafcore.diffusion.small.prior import SmallPrior, load_prior
 from gafcore.errors import InputError
+from gafcore.fitting.cut_out import cut_out
 from gafcore.fitting.prior import PriorRequest, PriorViews
-from gafcore.types import Camera
+from gafcore.fitting.trust import Trust, measured
+from gafcore.types import Camera, Capture
 
 EPS2D = 0.3  # square pixels: the blur of splats that training pictures are drawn with
 _MOST_SUPERSAMPLED = 4  # 256 pixels for the shipped prior: four views cost as much as one training picture of 512
@@ -39,7 +40,10 @@ class PseudoConfig:
     """How the prior joins a fit."""
 
     prior_weight: float = 2.0
-    """Of L_img on the prior's views (GAF: 1)."""
+    """Of L_img on the prior's views (GAF: 1), of a person whom the prior knows."""
+    prior_trust: Literal["measured", "full"] = "measured"
+    """measured: a person whom the small prior draws worse than those it was made for gets less of the weight, by the ratio of the squared
+    errors on training pictures; full: all of it (GAF). Pipelines always have all of it."""
     refresh_every: int = 10
     """Iterations between new sets of pseudo ground truths (GAF: 1)."""
     prior_start: Literal["regression", "refined", "render", "sds"] = "regression"
@@ -74,6 +78,8 @@ class PseudoConfig:
             raise InputError(
                 f"prior_fades must be less than prior_until ({self.prior_until}), or 1 to keep the weight, got {self.prior_fades}"
             )
+        if self.prior_trust not in ("measured", "full"):
+            raise InputError(f"prior_trust must be measured or full, got {self.prior_trust!r}")
         for name in ("prior_weight", "prior_yields"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name} must be 0 or more, got {getattr(self, name)}")
@@ -119,6 +125,7 @@ class PseudoTruths:
         if prior.diffusion is None and config.prior_start != "regression":
             raise InputError(f"the prior holds a regression only, so prior_start must be regression, got {config.prior_start!r}")
         self.prior, self.config, self.n_views = prior, config, prior.n_views
+        self._trust = Trust() if config.prior_trust == "measured" and config.prior_weight > 0 else None
         self._pool: list[dict[str, Tensor]] = []
         set_bytes = prior.n_views * (prior.size**2 * 4 + 4 * (16 + 9)) + 64
         self.capacity = max(1, config.prior_mb * 1_000_000 // set_bytes)
@@ -133,7 +140,8 @@ class PseudoTruths:
         return digest.hexdigest()
 
     def __call__(self, request: PriorRequest) -> PriorViews | None:
-        weight = self.config.prior_weight * self._faded(request.iteration / request.iterations)
+        share = 1.0 if self._trust is None else self._trust.share
+        weight = self.config.prior_weight * share * self._faded(request.iteration / request.iterations)
         if weight == 0 or request.iteration > self.config.prior_until * request.iterations:
             return None
         distilling = self.config.prior_start == "sds"
@@ -160,13 +168,29 @@ class PseudoTruths:
         begin, end = self.config.prior_fades, self.config.prior_until
         return 1.0 if share <= begin else max(end - share, 0.0) / (end - begin)
 
+    def measure(self, capture: Capture, numbers: Sequence[int]) -> None:
+        """Find out how far to trust the small prior here (`PseudoConfig.prior_trust`).
+
+        Raises:
+            InputError: A training frame has no mask.
+        """
+        if self._trust is not None:
+            self._trust = measured(self.prior, capture, numbers)
+
+    def notes(self) -> tuple[str, ...]:
+        """What was measured."""
+        return () if self._trust is None else self._trust.notes(self.config.prior_weight)
+
     def state(self) -> dict[str, Tensor]:
-        """The pool, stacked."""
-        return {name: torch.stack([s[name] for s in self._pool]) for name in _SET} if self._pool else {}
+        """The pool, stacked, and what was measured."""
+        pool = {name: torch.stack([s[name] for s in self._pool]) for name in _SET} if self._pool else {}
+        return pool if self._trust is None else pool | self._trust.state()
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Go on with the pool of `state`, or with an empty one."""
-        n = len(state["timestep"]) if state else 0
+        """Go on with the pool of `state`, or with an empty one, and with what was measured."""
+        if self._trust is not None:
+            self._trust = Trust.of(state)
+        n = len(state["timestep"]) if "timestep" in state else 0
         self._pool = [{name: state[name][i].clone() for name in _SET} for i in range(n)]
 
     def _made(self, request: PriorRequest) -> dict[str, Tensor]:
@@ -175,7 +199,13 @@ class PseudoTruths:
         cameras = random_views(request.rig, request.vertices, self.prior.n_views, self.prior.size, rng)
         background = torch.rand(3, generator=rng)
         given = prepare(
-            cut_out(request), request.frame.camera, request.rig, request.vertices, cameras, background, condition=self.prior.condition
+            cut_out(request.frame, request.captured_on),
+            request.frame.camera,
+            request.rig,
+            request.vertices,
+            cameras,
+            background,
+            condition=self.prior.condition,
         )
         targets = self._views(request, given, cameras, background)[0].permute(0, 2, 3, 1)
         fine, eps2d = _as_fine(request, cameras)
@@ -232,13 +262,3 @@ def _as_fine(request: PriorRequest, cameras: list[Camera]) -> tuple[list[Camera]
 def _px_per_m(camera: Camera, point: Float[Tensor, "3"]) -> float:
     """Pixels across a metre that faces the camera at a point."""
     return float(camera.K[0, 0]) / float((camera_position(camera) - point).norm())
-
-
-def cut_out(request: PriorRequest) -> Float[Tensor, "H W 4"]:
-    """The training picture as colour times coverage, and coverage."""
-    mask = checked_mask(request.frame)
-    if mask is None:
-        raise InputError(f"{describe(request.frame)}: has no mask, which the prior needs to tell the head from what is behind it")
-    behind = mask.new_tensor(request.captured_on)
-    color = checked_image(request.frame) - (1 - mask)[..., None] * behind
-    return torch.cat([color.clamp(min=0), mask[..., None]], -1)

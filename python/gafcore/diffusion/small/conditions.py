@@ -24,12 +24,13 @@ OVERSAMPLED = 2  # colours are carried from a crop so many times as large as the
 
 @dataclass(frozen=True)
 class Conditions:
-    """One set: what `SmallPrior.regress` and `denoise` take, colours in -1..1, and the cameras of the views."""
+    """One set: what `SmallPrior.regress` and `denoise` take, colours in -1..1, the cameras of the views, and the coverage of `image`."""
 
     image: Float[Tensor, "1 6 H W"]
     fill: Float[Tensor, "1 N 3 H W"]
     conditions: Float[Tensor, "1 N 4 H W"]
     cameras: tuple[Camera, ...]
+    coverage: Float[Tensor, "H W"]
 
 
 @torch.no_grad()
@@ -60,8 +61,8 @@ def prepare(
     carried = carry(near, crop.camera(camera), targets, vertices, rig.faces, rig=rig)
     small = replace(crop, size=size).camera(camera)
     normals = normal_map(vertices, rig.faces, small)[0].permute(2, 0, 1)
-    picture = avg_pool2d(near.permute(2, 0, 1)[None], OVERSAMPLED)[0]
-    picture = picture[:3] + (1 - picture[3:]) * background[:, None, None]
+    pooled = avg_pool2d(near.permute(2, 0, 1)[None], OVERSAMPLED)[0]
+    picture = pooled[:3] + (1 - pooled[3:]) * background[:, None, None]
     fill = carried.fill + (1 - carried.mask[..., None]) * background
     conditions = torch.cat([carried.visibility[..., None], carried.normals], -1)
     image = torch.cat([2 * picture - 1, normals])[None]
@@ -69,7 +70,13 @@ def prepare(
     if condition == "pose":
         placements = torch.stack([placement_of(target, pose) for target in targets])
         given = pose_only(*given, background[None], placements[None])
-    return Conditions(*given, cameras=tuple(targets))
+    return Conditions(*given, cameras=tuple(targets), coverage=pooled[3])
+
+
+def input_camera(camera: Camera, rig: Rig, vertices: Float[Tensor, "V 3"], size: int) -> Camera:
+    """The view that shows what the input picture shows: the camera of the crop that `prepare` makes of it."""
+    crop = head_crop(camera, head_pose(rig, vertices), OVERSAMPLED * size)
+    return replace(crop, size=size).camera(camera)
 
 
 def random_views(rig: Rig, vertices: Float[Tensor, "V 3"], n: int, size: int, rng: torch.Generator) -> list[Camera]:

@@ -16,7 +16,7 @@ from gafcore.captures.synthetic.capture import make_model
 from gafcore.captures.synthetic.look import Look, random_look
 from gafcore.captures.synthetic.motion import random_identity, random_motion
 from gafcore.captures.synthetic.noise import generator, normal, uniform
-from gafcore.captures.synthetic.render import render_views
+from gafcore.captures.synthetic.render import Model, render_views
 from gafcore.diffusion.small.found_hair import found_offset
 from gafcore.diffusion.small.pose import placement_of
 from gafcore.diffusion.small.views import HeadPose, head_pose, view_camera
@@ -69,20 +69,27 @@ class _Drawn:
 @torch.no_grad()
 def make_person(rig: Rig, seed: int) -> Person:
     """The person of a seed. The rig that carries colours is tracked: a little off the truth, with hair only as what a fit finds of it."""
-    drawn = _draw(rig, seed)
-    model = make_model(rig, drawn.params, drawn.look, seed, 128, detail=_DETAIL, hair_length=drawn.hair_length)
+    drawn, model = _modelled(rig, seed)
     vertices, tracked = rig.vertices(drawn.params)[0], rig.vertices(drawn.tracked)[0]
     pose = head_pose(rig, tracked)
     camera = _input_camera(pose, drawn.rng)
     targets, angles = _target_cameras(pose, drawn.rng)
-    (picture,) = render_views(model, vertices, [camera], samples=2)
-    views = render_views(model, vertices, targets, samples=3)
-    picture, truths = _cut_out(picture), _cut_out(torch.stack(views))
+    picture = _input_picture(model, vertices, camera)
+    truths = _cut_out(torch.stack(render_views(model, vertices, targets, samples=3)))
     carried = carry(picture, camera, targets, tracked, rig.faces, rig=rig)
     small = _half(camera)
     normals = normal_map(tracked, rig.faces, small)[0]
     placements = torch.stack([placement_of(target, pose) for target in targets])
     return _pack(picture, normals, truths, carried, angles, placements, [small, *targets])
+
+
+@torch.no_grad()
+def make_input(rig: Rig, seed: int) -> tuple[Float[Tensor, "128 128 4"], Camera, Float[Tensor, "V 3"]]:
+    """The input picture of `make_person` alone (colour times coverage, and coverage), its camera, and the rig as tracked in it, metres."""
+    drawn, model = _modelled(rig, seed)
+    tracked = rig.vertices(drawn.tracked)[0]
+    camera = _input_camera(head_pose(rig, tracked), drawn.rng)
+    return _input_picture(model, rig.vertices(drawn.params)[0], camera), camera, tracked
 
 
 @torch.no_grad()
@@ -98,6 +105,16 @@ def _draw(rig: Rig, seed: int) -> _Drawn:
     params = random_motion(rig, shape, seed, _N_MOMENTS, 2.0)[int(torch.randint(_N_MOMENTS, (), generator=rng))]
     length = uniform(rng, 0.7, 1.4)
     return _Drawn(look, length, params, _tracked(rig, params, look, seed, length, rng), rng)
+
+
+def _modelled(rig: Rig, seed: int) -> tuple[_Drawn, Model]:
+    drawn = _draw(rig, seed)
+    return drawn, make_model(rig, drawn.params, drawn.look, seed, 128, detail=_DETAIL, hair_length=drawn.hair_length)
+
+
+def _input_picture(model: Model, vertices: Float[Tensor, "V 3"], camera: Camera) -> Float[Tensor, "128 128 4"]:
+    (picture,) = render_views(model, vertices, [camera], samples=2)
+    return _cut_out(picture)
 
 
 def look_of(seed: int) -> Look:
