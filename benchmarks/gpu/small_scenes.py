@@ -8,7 +8,7 @@ from gafcore import bind_triangles, interpolate, linear_blend_skinning, photomet
 from tests.cases.bindings import binding_cases
 from tests.cases.images import image_cases
 from tests.cases.meshes import mesh_cases
-from tests.cases.rasterization import scenes
+from tests.cases.rasterization import column, scenes
 from tests.cases.skinning import skinning_cases
 
 
@@ -38,6 +38,10 @@ def main() -> None:
         names = ("means", "quats", "scales", "opacities", "colors", "viewmats")
         render, alphas, _ = rasterization(*(tensors[k] for k in names), scene.Ks.float().cuda(), scene.width, scene.height, **options)
         (render.sum() + alphas.sum()).backward()
+    for n in (700, 3000, 5000):  # lists for small blocks, for large ones, and for more than those hold
+        tensors, Ks, _ = column(n, 3)
+        tensors = {k: v.cuda().requires_grad_() for k, v in tensors.items()}
+        rasterization(*tensors.values(), Ks.cuda(), 1, 1)[0].sum().backward()
     torch.cuda.synchronize()
     print("small scenes: done")
 

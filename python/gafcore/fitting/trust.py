@@ -2,7 +2,8 @@
 
 Two measurements of one thing are weighted by their precisions, the inverses of their squared errors. The training pictures are one, the
 prior's views the other, and `prior_weight` is right for people whom the prior draws as well as those that it was made for. Of a person
-whom it draws worse, its views say less: by the ratio of the squared errors.
+whom it draws worse, its views say less: by the ratio of the squared errors, and by that ratio once more, because what it was shown is what
+it draws best. With the ratio alone, the turned frames of a real clip were still worse than without a prior (docs/small_prior.md).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from gafcore.types import Capture
 REFERENCE_DB = 29.1
 """What the shipped prior's reproduction of the pictures of 64 people comes to who were not in its training (seeds from 2,000,000, tracked
 with errors as in training, hair as a fit finds it): PSNR on the head, white and black behind it, their median (docs/small_prior.md)."""
+_POWER = 2  # of the ratio of squared errors
 _PICTURES = 16
 
 
@@ -39,7 +41,7 @@ class Trust:
     @property
     def share(self) -> float:
         """Of the weight, 0 to 1; all of it where nothing was measured."""
-        return 1.0 if math.isnan(self.error) else min(1.0, 10 ** ((self.psnr - REFERENCE_DB) / 10))
+        return 1.0 if math.isnan(self.error) else min(1.0, 10 ** (_POWER * (self.psnr - REFERENCE_DB) / 10))
 
     def notes(self, weight: float) -> tuple[str, ...]:
         """For a reader of the fit's figures; `weight` is the configured one."""
