@@ -12,6 +12,7 @@ constexpr int kSubtilesAcross = kTile / kSubtileX;
 constexpr int kSubtiles = kSubtilesAcross * (kTile / kSubtileY);  // warps of a tile, bits of a mask
 constexpr int kTilePixels = kTile * kTile;
 constexpr int kBucket = 256;       // pairs between two checkpoints: what a block of backward works on
+constexpr int kShortList = 1024;   // pairs of a tile that a small block sorts in its shared memory
 constexpr const char* kBlendFwd = "rasterization_blend_fwd";  // what its kernels' failures are reported as
 
 struct TileGrid {
@@ -38,7 +39,7 @@ inline TileGrid tile_grid(int64_t width, int64_t height, int64_t n_gaussians) {
 struct Pairs {
   int64_t capacity;
   int64_t* counts;            // [2] visible splats, pairs
-  uint32_t* n_long;           // [1] lists that wait for a large block to sort them
+  uint32_t* n_long;           // [2] lists of more than kShortList pairs; of these, those that wait for a large block to sort them
   uint32_t* order;            // [C, N] with too many pairs: rows of the camera's splats, nearest first, those not visible at the end
   uint32_t* first_slot;       // [rows] of a splat
   uint32_t* end_slot;         // [rows]

@@ -164,14 +164,17 @@ __global__ void __launch_bounds__(kThreads) sum_counts(Pairs pairs, CountSums c,
   if (threadIdx.x == 0) block = int64_t(atomicAdd(c.sums, 1ull));
   __syncthreads();
   const int64_t first = block * kSumBlock + threadIdx.x * kSumItems;
-  uint32_t counts[kSumItems];
+  uint32_t counts[kSumItems], n_long = 0;
   unsigned long long own = 0;
 #pragma unroll
   for (int k = 0; k < kSumItems; ++k) {
     const int64_t i = first + k, group = i - c.n_tiles;
     counts[k] = group < 0 ? pairs.tile_range[i].y : group < c.n_groups ? c.group_slots[group] : 0;
     own += counts[k];
+    n_long += group < 0 && counts[k] > kShortList;
   }
+  n_long = warp_sum(n_long);
+  if (lane_index() == 0 && n_long > 0) atomicAdd(pairs.n_long, n_long);
   const unsigned long long upto = warp_inclusive_sum(own);
   if (lane_index() == kWarp - 1) parts[warp_index()] = upto;
   __syncthreads();
@@ -274,7 +277,7 @@ Layout layout(uint8_t* memory, const RasterizationBlendArgs<float>& a, int64_t c
   l.n_groups = keep ? a.n_cameras * l.work.groups : 0;
   l.pairs.capacity = capacity;
   l.pairs.counts = c.take<int64_t>(2);
-  l.pairs.n_long = c.take<uint32_t>(1);
+  l.pairs.n_long = c.take<uint32_t>(2);
   l.sums = c.take<unsigned long long>(1 + (n_tiles + l.n_groups + kSumBlock - 1) / kSumBlock);
   l.pairs.tile_range = c.take<uint2>(n_tiles);
   l.zero_bytes = c.bytes();

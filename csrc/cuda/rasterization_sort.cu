@@ -1,5 +1,5 @@
-// Every tile's pairs nearest first: a block a tile. Short lists first, in small blocks that many fit on a multiprocessor; they leave the long ones
-// to large blocks, because a frame waits for its longest list.
+// Every tile's pairs nearest first: a block a tile. Small blocks, of which many fit on a multiprocessor, sort the short lists, and leave long ones
+// to large blocks where these are few, for then the frame waits for the longest. Many long lists keep small blocks busy as well.
 #include "device/block_sort.h"
 #include "ops/device.h"
 #include "rasterization.h"
@@ -8,7 +8,7 @@ namespace gaf::cuda {
 namespace {
 
 constexpr int kShortThreads = kThreads, kLongThreads = 1024;
-constexpr int kShortList = kSortMost<kShortThreads>;
+static_assert(kShortList == kSortMost<kShortThreads>);
 
 // Tile by tile this names the tile of every number from 1 to that of the last pair: those of the tile's second bucket and later ones, and perhaps
 // one more, which has no pairs.
@@ -57,23 +57,27 @@ __device__ __forceinline__ int sort_list(SortMemory<kBlock>& memory, const Raste
   return n_visible;
 }
 
-__global__ void __launch_bounds__(kShortThreads, 5) sort_short_lists(RasterizationBlendArgs<float> a, TileGrid grid, Pairs pairs, PairKeys keys) {
+// n_large: of the large blocks that run at once.
+__global__ void __launch_bounds__(kShortThreads, 5) sort_lists(RasterizationBlendArgs<float> a, TileGrid grid, Pairs pairs, PairKeys keys,
+                                                               uint32_t n_large) {
   GAF_SHARED(SortMemory<kShortThreads>, memory);
   const int64_t tile = blockIdx.x;
   const SortedList list = list_of(a, grid, pairs, tile);
+  const bool is_left = list.whole || (list.n > kShortList && pairs.n_long[0] <= n_large);
   if (pairs.slots && !list.whole) write_buckets(pairs, tile, list.first, list.first + list.n);
-  if (list.n > 0 && (list.whole || list.n > kShortList)) {
-    if (threadIdx.x == 0) keys.long_lists[atomicAdd(pairs.n_long, 1u)] = uint32_t(tile);
-  } else if (list.n > 0) {
+  if (list.n == 0) return;
+  if (!is_left) {
     sort_list<kShortThreads>(memory, a, grid, pairs, keys, list);
+  } else if (threadIdx.x == 0) {
+    keys.long_lists[atomicAdd(pairs.n_long + 1, 1u)] = uint32_t(tile);
   }
 }
 
-// Whatever order the lists come in.
+// The lists that were left, in whatever order.
 __global__ void __launch_bounds__(kLongThreads) sort_long_lists(RasterizationBlendArgs<float> a, TileGrid grid, Pairs pairs, PairKeys keys) {
   GAF_SHARED(SortMemory<kLongThreads>, memory);
   GAF_SHARED(int, n_visible);
-  const uint32_t n_lists = *pairs.n_long;
+  const uint32_t n_lists = pairs.n_long[1];
 #pragma unroll 1
   for (uint32_t i = blockIdx.x; i < n_lists; i += gridDim.x) {
     const int64_t tile = keys.long_lists[i];
@@ -92,9 +96,9 @@ __global__ void __launch_bounds__(kLongThreads) sort_long_lists(RasterizationBle
 }  // namespace
 
 void sort_tile_lists(const RasterizationBlendArgs<float>& a, const TileGrid& grid, const Pairs& pairs, const PairKeys& keys, Stream stream) {
-  const int64_t n_tiles = a.n_cameras * grid.n_tiles, most = multiprocessors(stream.device);
-  launch(kBlendFwd, sort_short_lists, dim3(unsigned(n_tiles)), dim3(kShortThreads), 0, stream, a, grid, pairs, keys);
-  launch(kBlendFwd, sort_long_lists, dim3(unsigned(n_tiles < most ? n_tiles : most)), dim3(kLongThreads), 0, stream, a, grid, pairs, keys);
+  const int64_t n_tiles = a.n_cameras * grid.n_tiles, most = multiprocessors(stream.device), n_large = n_tiles < most ? n_tiles : most;
+  launch(kBlendFwd, sort_lists, dim3(unsigned(n_tiles)), dim3(kShortThreads), 0, stream, a, grid, pairs, keys, uint32_t(n_large));
+  launch(kBlendFwd, sort_long_lists, dim3(unsigned(n_large)), dim3(kLongThreads), 0, stream, a, grid, pairs, keys);
 }
 
 }  // namespace gaf::cuda

@@ -64,7 +64,7 @@ def test_where_no_head_is_seen_nothing_is_measured(capture):
 
 
 def test_a_fit_says_what_it_measured_and_keeps_that_share_of_the_weight(capture):
-    truths, losses = PseudoTruths(Recalls(4 * REFERENCE), OFTEN), []
+    truths, losses = PseudoTruths(Recalls(2 * REFERENCE), OFTEN), []
     ask = PseudoTruths.__call__
 
     class Watched(PseudoTruths):
@@ -76,7 +76,7 @@ def test_a_fit_says_what_it_measured_and_keeps_that_share_of_the_weight(capture)
     watched = Watched(truths.prior, OFTEN)
     result = fit(capture, QUICK, prior=watched, progress=False)
     assert losses[:4] == pytest.approx([0.5] * 4, rel=1e-4)
-    dB = REFERENCE_DB - 10 * math.log10(4)
+    dB = REFERENCE_DB - 10 * math.log10(2)
     assert f"The prior reproduces training pictures at {dB:.1f} dB: its weight is 0.5 of 2." in result.notes
 
 

@@ -33,9 +33,10 @@ def assert_ranks(n: int, cameras: int) -> None:
     assert (cases.column_ranks(tensors["colors"].grad.cpu()) - ranks)[seen].abs().max() < 0.1
 
 
-# 600 cameras: 600 tiles and 6,000 groups of 32 splats, in seven blocks of sums. 300,000 splats: more pieces than are merged at a time.
+# 600 cameras: 600 tiles and 6,000 groups of 32 splats, in seven blocks of sums, and more long lists than large blocks run at once.
 @pytest.mark.parametrize(
-    ("n", "cameras"), [(1, 3), (64, 600), (300, 600), (700, 9), (1024, 40), (1025, 40), (5000, 20), (100_000, 3), (300_000, 1)]
+    ("n", "cameras"),
+    [(1, 3), (64, 600), (300, 600), (700, 9), (1024, 40), (1025, 40), (1500, 600), (5000, 20), (100_000, 3), (300_000, 1)],
 )
 def test_lists_of_any_length_are_sorted_by_depth_then_row(n, cameras):
     assert_ranks(n, cameras)

@@ -135,13 +135,19 @@ def assert_ranks(n: int, cameras: int, order: str) -> None:
         image, _, meta = rasterization(*tensors.values(), Ks, 1, 1)
         image.sum().backward()
     assert meta["n_pairs"] == meta["n_visible"] == cameras * n
-    assert (cases.column_ranks(tensors["colors"].grad) - ranks).abs().max() < 0.1
+    seen = ranks < 2000  # what lies behind is dark
+    assert (cases.column_ranks(tensors["colors"].grad) - ranks)[seen].abs().max() < 0.1
 
 
-# Up to 64 keys are one run of a warp, 512 and 1024 the two sizes that are sorted in shared memory; 2,200 are two rounds of three pieces.
-@pytest.mark.parametrize("n", [1, 2, 33, 65, 1030] if SMALL else [1, 2, 31, 33, 64, 65, 200, 511, 513, 700, 1024, 1025, 2048, 2200])
+# Up to 64 keys are one run of a warp, 512 and 1024 the two sizes that a small block sorts in shared memory, 4096 what a large one does.
+@pytest.mark.parametrize("n", [1, 2, 33, 65, 1030] if SMALL else [1, 2, 31, 33, 64, 65, 200, 511, 513, 700, 1024, 1025, 2048, 4096, 4200])
 def test_lists_of_any_length_are_sorted_by_depth_then_row(n):
     assert_ranks(n, cameras=2 if n < 1024 else 1, order="random")
+
+
+def test_more_long_lists_than_large_blocks_run_at_once_stay_with_small_ones():
+    """The emulated card has four multiprocessors; 2,200 are two rounds of three pieces."""
+    assert_ranks(1030 if SMALL else 2200, cameras=5, order="random")
 
 
 @pytest.mark.parametrize("n", [40, 1030] if SMALL else [16, 40, 2200])
