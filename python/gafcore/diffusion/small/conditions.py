@@ -24,13 +24,15 @@ OVERSAMPLED = 2  # colours are carried from a crop so many times as large as the
 
 @dataclass(frozen=True)
 class Conditions:
-    """One set: what `SmallPrior.regress` and `denoise` take, colours in -1..1, the cameras of the views, and the coverage of `image`."""
+    """One set: what `SmallPrior.regress` and `denoise` take, colours in -1..1, the cameras of the views, the coverage of `image`, and 1 where
+    a view does not show a part of the rig that lies beyond the edge of the whole picture, of which `image` is a crop."""
 
     image: Float[Tensor, "1 6 H W"]
     fill: Float[Tensor, "1 N 3 H W"]
     conditions: Float[Tensor, "1 N 4 H W"]
     cameras: tuple[Camera, ...]
     coverage: Float[Tensor, "H W"]
+    within: Float[Tensor, "N H W"]
 
 
 @torch.no_grad()
@@ -70,7 +72,14 @@ def prepare(
     if condition == "pose":
         placements = torch.stack([placement_of(target, pose) for target in targets])
         given = pose_only(*given, background[None], placements[None])
-    return Conditions(*given, cameras=tuple(targets), coverage=pooled[3])
+    within = 1 - carried.mask * (1 - _in_picture(carried.points, camera))
+    return Conditions(*given, cameras=tuple(targets), coverage=pooled[3], within=within)
+
+
+def _in_picture(points: Float[Tensor, "N H W 3"], camera: Camera) -> Float[Tensor, "N H W"]:
+    """1 for points that the picture would show, were nothing before them."""
+    x, y, w = ((points @ camera.viewmat[:3, :3].T + camera.viewmat[:3, 3]) @ camera.K.T).unbind(-1)
+    return ((w > 0) & (x >= 0) & (x < camera.width * w) & (y >= 0) & (y < camera.height * w)).to(points.dtype)
 
 
 def input_camera(camera: Camera, rig: Rig, vertices: Float[Tensor, "V 3"], size: int) -> Camera:
