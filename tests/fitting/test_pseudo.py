@@ -104,7 +104,7 @@ def test_beyond_the_pictures_edge_the_prior_has_no_say(capture):
 
     fit(capture, QUICK, prior=Watched(tiny_prior(), replace(OFTEN, prior_trust="full")), progress=False)
     mask = views[0].mask
-    assert set(mask.unique().tolist()) == {0.0, 1.0} and 0.02 < float((mask == 0).float().mean()) < 0.5
+    assert set(mask.unique().tolist()) == {0.0, 1.0} and 0.02 < float((mask == 0).float().mean()) < 0.9
     known = PseudoTruths(tiny_prior(), replace(OFTEN, prior_trust="full"))
     fit(capture, QUICK, prior=known, progress=False)
     assert known.state()["within"].min() == 1

@@ -157,15 +157,15 @@ class PseudoTruths:
             weight=weight,
             timestep=int(chosen["timestep"]),
             background=chosen["background"],
-            mask=None if distilling else self._trusted(chosen, views),
+            mask=chosen["within"][views].float() if distilling else self._trusted(chosen, views),
             squared=distilling,
             yields=self.config.prior_yields,
             eps2d=float(chosen["eps2d"]),
         )
 
     def _trusted(self, chosen: dict[str, Tensor], views: list[int]) -> Float[Tensor, "N H W"]:
-        """Weights of pixels. Of parts of the rig beyond the picture's edge the prior knows nothing: where a picture ended at the chin, it made
-        shoulders half transparent."""
+        """Weights of pixels. Of parts of the rig beyond the picture's edge the prior knows nothing: where a picture ended at the chin, it
+        made shoulders half transparent."""
         return (1 - (1 - self.config.prior_seen) * chosen["seen"][views].float()) * chosen["within"][views].float()
 
     def _faded(self, share: float) -> float:
@@ -245,7 +245,8 @@ def rendered_set(targets: Float[Tensor, "N s s 3"], cameras: Sequence[Camera], t
     seen = torch.zeros(targets.shape[:3], dtype=torch.uint8)
     within = torch.ones_like(seen)
     pixels = dict(side=torch.tensor(side), eps2d=torch.tensor(EPS2D))
-    return dict(targets=values, seen=seen, within=within, **pixels, background=background, viewmats=viewmats, Ks=Ks, timestep=torch.tensor(timestep))
+    cameras_and_moment = dict(viewmats=viewmats, Ks=Ks, timestep=torch.tensor(timestep))
+    return dict(targets=values, seen=seen, within=within, **pixels, background=background, **cameras_and_moment)
 
 
 def rendered_capacity(config: PseudoConfig, n_views: int, side: int) -> int:

@@ -35,7 +35,7 @@ def test_a_picture_that_shows_the_whole_rig_leaves_nothing_beyond_its_edge():
 
 
 def test_where_the_picture_ends_on_the_head_what_is_below_lies_beyond():
-    """Cut at a row of pixels: in the view from the picture's own camera the edge is a row, too; off the rig nothing is beyond."""
+    """Cut at a row of pixels: in the view from the picture's own camera the edge is a row, too; off the rig, four pixels beside."""
     rows = rows_of_the_head(CAMERA)
     cut = int(rows.float().mean())
     ended = replace(CAMERA, height=cut)
@@ -44,7 +44,10 @@ def test_where_the_picture_ends_on_the_head_what_is_below_lies_beyond():
     edge = (cut - CAMERA.K[1, 2]) / CAMERA.K[1, 1] * own.K[1, 1] + own.K[1, 2]  # of the cut, in the view's pixels
     on_rig = rasterize(RIG.template, RIG.faces, own).triangle_ids[0] >= 0
     below = (torch.arange(32) + 0.5)[:, None] > edge
-    assert torch.equal(found == 0, on_rig & below)
-    assert 0 < int((found == 0).sum()) < int(on_rig.sum())
+    assert torch.equal((found == 0) & on_rig, on_rig & below)
+    assert 0 < int(((found == 0) & on_rig).sum()) < int(on_rig.sum())
+    beside = (found == 0) & ~on_rig
+    far = torch.cdist(torch.nonzero(beside).float(), torch.nonzero(on_rig & below).float(), p=torch.inf).amin(1)
+    assert far.max() == 4
     side = view_camera(head_pose(RIG, RIG.template), math.radians(80), 0.0, 1.0, 32)
-    assert 0 < int((within(ended, [side]) == 0).sum())
+    assert int((within(ended, [side]) == 0).sum()) > 0
