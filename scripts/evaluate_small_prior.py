@@ -101,7 +101,9 @@ def reproduced(prior: SmallPrior, count: int) -> list[float]:
     for seed in range(TEST_SEED, TEST_SEED + count):
         picture, camera, tracked = make_input(rig, seed)
         errors = [reproduction_error(cpu, picture, camera, rig, tracked, torch.full((3,), x)) for x in (0.0, 1.0)]
-        scores.append(-10 * math.log10(sum(e for e in errors if e is not None) / 2))
+        found = [e for e in errors if e is not None]
+        if found:
+            scores.append(-10 * math.log10(sum(found) / len(found)))
     return sorted(scores)
 
 

@@ -90,9 +90,29 @@ def test_what_a_prior_is_conditioned_on_is_part_of_its_identity():
         PseudoTruths(SmallPrior(regression, None), PseudoConfig(prior_start="refined"))
 
 
+def test_beyond_the_pictures_edge_the_prior_has_no_say(capture):
+    """The picture ends at half of its height, so half of the rig lies beyond it."""
+    views, ask = [], PseudoTruths.__call__
+
+    class Watched(PseudoTruths):
+        def __call__(self, request):
+            frame = request.frame
+            half = replace(frame.camera, height=frame.camera.height // 2)
+            cut = replace(frame, camera=half, image=lambda: frame.image()[: half.height], mask=lambda: frame.mask()[: half.height])
+            views.append(ask(self, replace(request, frame=cut)))
+            return views[-1]
+
+    fit(capture, QUICK, prior=Watched(tiny_prior(), replace(OFTEN, prior_trust="full")), progress=False)
+    mask = views[0].mask
+    assert set(mask.unique().tolist()) == {0.0, 1.0} and 0.02 < float((mask == 0).float().mean()) < 0.9
+    known = PseudoTruths(tiny_prior(), replace(OFTEN, prior_trust="full"))
+    fit(capture, QUICK, prior=known, progress=False)
+    assert known.state()["within"].min() == 1
+
+
 def test_the_pool_refreshes_and_keeps_its_bound(capture, monkeypatch):
     truths = PseudoTruths(tiny_prior(), PseudoConfig(refresh_every=1, prior_mb=1, prior_until=1.0))
-    assert 0 < truths.capacity * (2 * 16 * 16 * 4) <= 1_000_000
+    assert 0 < truths.capacity * (2 * 16 * 16 * 5) <= 1_000_000
     truths.capacity = 3
     fit(capture, QUICK, prior=truths, progress=False)
     state = truths.state()

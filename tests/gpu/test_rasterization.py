@@ -62,3 +62,15 @@ def test_gradients_repeat_their_bits(resolution):
         found.append([image, *(v.grad for v in tensors.values())])
     for again in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], again, strict=True))
+
+
+def test_frames_in_inference_mode_do_not_spoil_those_outside():
+    """The count of pairs comes back into one buffer, made by the second frame of a kind."""
+    tensors, Ks, _ = cases.column(100, 2)
+    tensors, Ks = {k: v.cuda() for k, v in tensors.items()}, Ks.cuda()
+    images = [rasterization(*tensors.values(), Ks, 1, 1)[0]]
+    with torch.inference_mode():
+        images.append(rasterization(*tensors.values(), Ks, 1, 1)[0].clone())
+        torch.cuda.synchronize()
+    images.append(rasterization(*tensors.values(), Ks, 1, 1)[0])
+    assert all(torch.equal(images[0], x) for x in images[1:])

@@ -97,3 +97,12 @@ def test_a_second_derivative_is_refused():
     (gradient,) = torch.autograd.grad(l1, image, grad_outputs=factor, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
+
+
+def test_a_gradient_that_nothing_passes_on_is_warned_of():
+    """photometric_loss has no gradient for its target; through the dispatcher torch says so at backward."""
+    image, target = torch.rand(12, 12, 3), torch.rand(12, 12, 3, requires_grad=True)
+    l1, _ = photometric_loss(image, target)
+    with pytest.warns(UserWarning, match="autograd kernel was not registered"):
+        l1.backward()
+    assert target.grad is None

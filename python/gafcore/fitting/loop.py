@@ -111,12 +111,12 @@ def fit(
         state = _resume(folder, config, identity, device)
     else:
         state = _start(capture, numbers, config, device)
-        if folder is not None:
-            set_aside(folder)
     if isinstance(prior, StatefulPrior):
         prior.restore(state.prior)
     if isinstance(prior, MeasuredPrior) and not resume:
         prior.measure(replace(capture, params=person(state, capture.params).to("cpu")), numbers)
+    if folder is not None and not resume:
+        set_aside(folder)  # when nothing more can be wrong with what was given
     rig, tracked = capture.rig, capture.params
     if device.type != "cpu":
         rig, tracked = rig.to(device), tracked.to(device)

@@ -85,10 +85,11 @@ def prior_loss(
     view = draw(pose_on(avatar, vertices), views.cameras, background, **blur)
     targets = views.targets.detach().to(device)
     image = _averaged(corrected(view, background, None if color is None else color.detach()), targets)
-    if views.squared:
-        return PriorTerm(views.weight * 0.5 * (image - targets).square().mean(), views.yields)
-    share = 1.0 if views.mask is None else float(views.mask.mean())
     mask = None if views.mask is None else views.mask.to(device)
+    if views.squared:
+        squares = (image - targets).square()
+        return PriorTerm(views.weight * 0.5 * (squares if mask is None else squares * mask[..., None]).mean(), views.yields)
+    share = 1.0 if views.mask is None else float(views.mask.mean())
     return PriorTerm(views.weight * share * image_loss(image, targets, config.loss, perceptual, mask), views.yields)
 
 

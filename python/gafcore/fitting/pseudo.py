@@ -32,7 +32,7 @@ from gafcore.types import Camera, Capture
 EPS2D = 0.3  # square pixels: the blur of splats that training pictures are drawn with
 _MOST_SUPERSAMPLED = 4  # 256 pixels for the shipped prior: four views cost as much as one training picture of 512
 _STEPS = 10  # of the whole schedule, as GAF's t/20 of 1000 would be 50: more do not help this prior
-_SET = ("targets", "seen", "viewmats", "Ks", "side", "eps2d", "timestep", "background")
+_SET = ("targets", "seen", "within", "viewmats", "Ks", "side", "eps2d", "timestep", "background")
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class PseudoTruths:
         self.prior, self.config, self.n_views = prior, config, prior.n_views
         self._trust = Trust() if config.prior_trust == "measured" and config.prior_weight > 0 else None
         self._pool: list[dict[str, Tensor]] = []
-        set_bytes = prior.n_views * (prior.size**2 * 4 + 4 * (16 + 9)) + 64
+        set_bytes = prior.n_views * (prior.size**2 * 5 + 4 * (16 + 9)) + 64
         self.capacity = max(1, config.prior_mb * 1_000_000 // set_bytes)
 
     @property
@@ -157,11 +157,16 @@ class PseudoTruths:
             weight=weight,
             timestep=int(chosen["timestep"]),
             background=chosen["background"],
-            mask=None if distilling else 1 - (1 - self.config.prior_seen) * chosen["seen"][views].float(),
+            mask=chosen["within"][views].float() if distilling else self._trusted(chosen, views),
             squared=distilling,
             yields=self.config.prior_yields,
             eps2d=float(chosen["eps2d"]),
         )
+
+    def _trusted(self, chosen: dict[str, Tensor], views: list[int]) -> Float[Tensor, "N H W"]:
+        """Weights of pixels. Of parts of the rig beyond the picture's edge the prior knows nothing: where a picture ended at the chin, it
+        made shoulders half transparent."""
+        return (1 - (1 - self.config.prior_seen) * chosen["seen"][views].float()) * chosen["within"][views].float()
 
     def _faded(self, share: float) -> float:
         """What is left of the weight after this share of the fit."""
@@ -211,10 +216,10 @@ class PseudoTruths:
         fine, eps2d = _as_fine(request, cameras)
         viewmats, Ks = stack(fine)
         values = ((targets + 1) * 127.5 + 0.5).clamp(0, 255).to(torch.uint8)
-        seen = (given.conditions[0, :, 0] > 0.5).to(torch.uint8)
+        seen, within = (x.to(torch.uint8) for x in (given.conditions[0, :, 0] > 0.5, given.within > 0.5))
         cameras_and_moment = dict(viewmats=viewmats, Ks=Ks, timestep=torch.tensor(request.frame.timestep))
         pixels = dict(side=torch.tensor(fine[0].width), eps2d=torch.tensor(eps2d))
-        return dict(targets=values, seen=seen, **pixels, background=background, **cameras_and_moment)
+        return dict(targets=values, seen=seen, within=within, **pixels, background=background, **cameras_and_moment)
 
     def _views(self, request: PriorRequest, given: Conditions, cameras: list[Camera], background: Tensor) -> Float[Tensor, "1 N 3 H W"]:
         conditions = (given.image, given.fill, given.conditions)
@@ -238,13 +243,15 @@ def rendered_set(targets: Float[Tensor, "N s s 3"], cameras: Sequence[Camera], t
     Ks = Ks * torch.tensor([factor, factor, 1.0])[:, None]
     values = (255 * targets + 0.5).clamp(0, 255).to(torch.uint8)
     seen = torch.zeros(targets.shape[:3], dtype=torch.uint8)
+    within = torch.ones_like(seen)
     pixels = dict(side=torch.tensor(side), eps2d=torch.tensor(EPS2D))
-    return dict(targets=values, seen=seen, **pixels, background=background, viewmats=viewmats, Ks=Ks, timestep=torch.tensor(timestep))
+    cameras_and_moment = dict(viewmats=viewmats, Ks=Ks, timestep=torch.tensor(timestep))
+    return dict(targets=values, seen=seen, within=within, **pixels, background=background, **cameras_and_moment)
 
 
 def rendered_capacity(config: PseudoConfig, n_views: int, side: int) -> int:
     """How many such sets `prior_mb` holds, at least one."""
-    return max(1, config.prior_mb * 1_000_000 // (n_views * (side**2 * 4 + 100) + 64))
+    return max(1, config.prior_mb * 1_000_000 // (n_views * (side**2 * 5 + 100) + 64))
 
 
 def _as_fine(request: PriorRequest, cameras: list[Camera]) -> tuple[list[Camera], float]:

@@ -62,7 +62,9 @@ class PairRoom:
             return self.fit(int(statistics[1]))
         if not self._coming:
             if self._copy is None or self._arrived is None:
-                self._copy, self._arrived = torch.empty(3, dtype=torch.int64, pin_memory=True), torch.cuda.Event()
+                with torch.inference_mode(False):  # it serves frames outside that mode, too
+                    self._copy = torch.empty(3, dtype=torch.int64, pin_memory=True)
+                self._arrived = torch.cuda.Event()
             self._copy.copy_(statistics, non_blocking=True)
             self._arrived.record(torch.cuda.current_stream(statistics.device))
             self._coming = True
@@ -90,7 +92,7 @@ def capturing(like: Tensor) -> bool:
 
 
 def report() -> list[dict[str, Any]]:
-    """What is remembered: a dict for each kind of frames, with `capacity` and the pairs last heard of. No memory is held for them."""
+    """What is remembered: a dict for each kind of frames, with `capacity` and the pairs last heard of. No memory of a device is held."""
     names = ("n_cameras", "n_gaussians", "width", "height")
     return [
         dict(zip(names, sizes, strict=True), device=str(device), capacity=r.capacity, n_pairs=r.n_pairs)

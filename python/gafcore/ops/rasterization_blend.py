@@ -65,8 +65,9 @@ def _forward_cuda(splats: Tensor, fields: dict, keep: bool) -> Tensor:
     if not capturing:
         room.listen()
     while True:
-        sizes = dict(pair_capacity=room.capacity, atomic=False)
-        rows = room.capacity // pair_room.STEP
+        capacity = room.capacity  # once: another thread may change it
+        sizes = dict(pair_capacity=capacity, atomic=False)
+        rows = capacity // pair_room.STEP
         n_bytes = _kept_bytes(room, splats, fields, sizes) if keep else 0
         kept = splats.new_empty((rows, -(-n_bytes // rows)), dtype=torch.uint8)
         launch("rasterization_blend_fwd", splats, **fields, **sizes, kept=kept if keep else None)
@@ -75,10 +76,11 @@ def _forward_cuda(splats: Tensor, fields: dict, keep: bool) -> Tensor:
 
 
 def _kept_bytes(room: pair_room.PairRoom, splats: Tensor, fields: dict, sizes: dict) -> int:
-    key = (room.capacity, fields["n_channels"])
-    if key not in room.kept_bytes:
-        room.kept_bytes[key] = launch("rasterization_blend_kept_bytes", splats, **fields, **sizes)
-    return room.kept_bytes[key]
+    key = (sizes["pair_capacity"], fields["n_channels"])
+    found = room.kept_bytes.get(key)
+    if found is None:
+        found = room.kept_bytes[key] = launch("rasterization_blend_kept_bytes", splats, **fields, **sizes)
+    return found
 
 
 @_forward_op.fake

@@ -88,7 +88,10 @@ class Op:
         return fn
 
     def __call__(self, *args: Any, eager: bool = False) -> Any:
-        return self._native(*args) if eager else self._call(*args)
+        # The dispatcher warns where a gradient is asked for that no Function of ours passes on.
+        if not eager or (torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in args)):
+            return self._call(*args)
+        return self._native(*args)
 
 
 def define(schema: str) -> Op:

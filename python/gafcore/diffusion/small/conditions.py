@@ -9,28 +9,31 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, max_pool2d
 
 from gafcore.captures.synthetic.noise import uniform
 from gafcore.diffusion.small.pose import placement_of, pose_only
 from gafcore.diffusion.small.views import head_crop, head_pose, view_camera
-from gafcore.diffusion.small.warp import carry
+from gafcore.diffusion.small.warp import Carried, carry
 from gafcore.mesh import normal_map
 from gafcore.rigs.base import Rig
 from gafcore.types import Camera
 
+_RIM = 4  # pixels of a view, 2 cm
 OVERSAMPLED = 2  # colours are carried from a crop so many times as large as the network's picture
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """One set: what `SmallPrior.regress` and `denoise` take, colours in -1..1, the cameras of the views, and the coverage of `image`."""
+    """One set: what `SmallPrior.regress` and `denoise` take, colours in -1..1, the cameras of the views, the coverage of `image`, and 1
+    where a view shows no part of the rig beyond the edge of the whole picture, of which `image` is a crop, and is not beside one."""
 
     image: Float[Tensor, "1 6 H W"]
     fill: Float[Tensor, "1 N 3 H W"]
     conditions: Float[Tensor, "1 N 4 H W"]
     cameras: tuple[Camera, ...]
     coverage: Float[Tensor, "H W"]
+    within: Float[Tensor, "N H W"]
 
 
 @torch.no_grad()
@@ -70,7 +73,20 @@ def prepare(
     if condition == "pose":
         placements = torch.stack([placement_of(target, pose) for target in targets])
         given = pose_only(*given, background[None], placements[None])
-    return Conditions(*given, cameras=tuple(targets), coverage=pooled[3])
+    return Conditions(*given, cameras=tuple(targets), coverage=pooled[3], within=_within(carried, camera))
+
+
+def _within(carried: Carried, camera: Camera) -> Float[Tensor, "N H W"]:
+    """0 on the rig beyond the picture's edge, and beside it, where its Gaussians reach over its rim."""
+    beyond = carried.mask * (1 - _in_picture(carried.points, camera))
+    beside = max_pool2d(beyond, 2 * _RIM + 1, 1, _RIM) * (1 - carried.mask)
+    return 1 - beyond - beside
+
+
+def _in_picture(points: Float[Tensor, "N H W 3"], camera: Camera) -> Float[Tensor, "N H W"]:
+    """1 for points that the picture would show, were nothing before them."""
+    x, y, w = ((points @ camera.viewmat[:3, :3].T + camera.viewmat[:3, 3]) @ camera.K.T).unbind(-1)
+    return ((w > 0) & (x >= 0) & (x < camera.width * w) & (y >= 0) & (y < camera.height * w)).to(points.dtype)
 
 
 def input_camera(camera: Camera, rig: Rig, vertices: Float[Tensor, "V 3"], size: int) -> Camera:

@@ -30,6 +30,7 @@ class Carried:
     visibility: Float[Tensor, "N H W"]  # 1 where `fill` is a colour of the input
     normals: Float[Tensor, "N H W 3"]  # in each target camera
     mask: Float[Tensor, "N H W"]  # 1 on the rig
+    points: Float[Tensor, "N H W 3"]  # of the surface, metres, where `mask` is 1
 
 
 def carry(
@@ -64,7 +65,7 @@ def carry(
         guess = at_pixels(_guessed(rgba, camera, rig, vertices), faces, raster.triangle_ids, raster.barycentrics)
         filled = guess + visible[..., None] * (color - guess)
     filled = filled * mask[..., None]
-    return Carried(filled, visible, normal_map(vertices, faces, targets, raster=raster), mask)
+    return Carried(filled, visible, normal_map(vertices, faces, targets, raster=raster), mask, points)
 
 
 def look_up(
