@@ -107,10 +107,7 @@ def fit(
     identity = fingerprint(capture, numbers)
     if isinstance(prior, StatefulPrior):
         identity["prior"] = prior.identity
-    if resume:
-        state = _resume(folder, config, identity, device)
-    else:
-        state = _start(capture, numbers, config, device)
+    state = _resume(folder, config, identity, device) if resume else _start(capture, numbers, config, device)
     if isinstance(prior, StatefulPrior):
         prior.restore(state.prior)
     if isinstance(prior, MeasuredPrior) and not resume:
