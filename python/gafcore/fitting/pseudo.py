@@ -42,8 +42,8 @@ class PseudoConfig:
     prior_weight: float = 2.0
     """Of L_img on the prior's views (GAF: 1), of a person whom the prior knows."""
     prior_trust: Literal["measured", "full"] = "measured"
-    """measured: a person whom the small prior draws worse than those it was made for gets less of the weight, by the ratio of the squared
-    errors on training pictures; full: all of it (GAF). Pipelines always have all of it."""
+    """measured: a person whom the small prior draws worse than those it was made for gets less of the weight, by the square of the ratio
+    of squared errors on training pictures; full: all of it (GAF). Pipelines always have all of it."""
     refresh_every: int = 10
     """Iterations between new sets of pseudo ground truths (GAF: 1)."""
     prior_start: Literal["regression", "refined", "render", "sds"] = "regression"
