@@ -1,43 +1,36 @@
-// Tiles, front to back: a block is a tile, a thread a pixel. Splats are staged in shared memory 256 at a time; each warp then walks those that
-// touch its own 8x4 pixels.
+// Tiles, front to back: a block is a tile, or a piece of one whose list is long; a thread is a pixel. Splats are staged in shared memory 256 at a
+// time; each warp then walks those that touch its own 8x4 pixels.
 #include <stdexcept>
 #include <string>
 
 #include "device/tile_splats.h"
 #include "math/blend.h"
-#include "rasterization.h"
+#include "ops/device.h"
+#include "rasterization_pixel.h"
 
 namespace gaf::cuda {
 namespace {
 
-constexpr int kTogether = 2;  // splats that a pixel looks at before they take their turns; four were slower
+constexpr int kTogether = 2;     // splats that a pixel looks at before they take their turns; four were slower
+constexpr int kJoinAtOnce = 4;   // pieces that are waited for together
+constexpr int kJoinsAtOnce = 4;  // blocks of a multiprocessor
 
-// What this thread's pixel has seen so far.
-template <int C>
-struct Pixel {
-  float transmittance, sum[C];
+// Splats in shared memory, 256 at a time.
+struct Staged {
+  float4* splats;   // [256, 3] shape; origin and two colours; two colours
+  unsigned* masks;  // [256] which warps they concern
 };
 
-template <int C>
-__device__ __forceinline__ void write_checkpoint(const BlendPass& p, const TileList& list, uint32_t at, const Pixel<C>& pixel) {
-  const int64_t bucket = bucket_number(list.begin, (at - list.begin) / kBucket);
-  const int planes = 1 + int(p.args.n_channels < kSplatChannels ? p.args.n_channels : kSplatChannels);
-  float* out = p.pairs.checkpoints + bucket * planes * kTilePixels + threadIdx.x;
-  out[0] = pixel.transmittance;
-#pragma unroll
-  for (int c = 0; c < C; ++c) out[(1 + c) * kTilePixels] = pixel.sum[c];
-}
-
-template <int C>
-__device__ __forceinline__ void write_pixel(const BlendPass& p, int camera, int64_t number, const Pixel<C>& pixel) {
-  const RasterizationBlendArgs<float>& a = p.args;
-  float* out = a.render + number * a.n_channels + p.first_channel;
-#pragma unroll
-  for (int c = 0; c < C; ++c) {
-    const float background = a.backgrounds ? a.backgrounds[camera * a.n_channels + p.first_channel + c] : 0.f;
-    out[c] = fma_(pixel.transmittance, background, pixel.sum[c]);
+__device__ __forceinline__ void stage(const BlendPass& p, const TilePlace& place, const TileList& list, uint32_t at, int n, const Staged& staged) {
+  unsigned mask = 0;
+  if (int(threadIdx.x) < n) {
+    const TileSplat s = load_tile_splat(p, place, list.rows[at + threadIdx.x]);
+    staged.splats[3 * threadIdx.x] = s.shape;
+    staged.splats[3 * threadIdx.x + 1] = make_float4(s.origin.x, s.origin.y, s.color.x, s.color.y);
+    staged.splats[3 * threadIdx.x + 2] = make_float4(s.color.z, s.color.w, 0, 0);
+    mask = s.subtiles;
   }
-  if (p.first_channel == 0) a.alphas[number] = 1 - pixel.transmittance;
+  staged.masks[threadIdx.x] = mask;
 }
 
 // Passes a pixel on through the next splats of `todo`, and takes those away. Alphas do not depend on what lies before, so that they are found
@@ -77,55 +70,108 @@ __device__ __forceinline__ int64_t middle_first(const TileGrid& grid, int64_t bl
   return block - t + int64_t(y) * grid.tiles_x + t % grid.tiles_x;
 }
 
+// Blocks of the tiles come first, then those for what was cut off long lists.
 template <int C>
-__global__ void __launch_bounds__(kTilePixels) blend_tiles(BlendPass p, bool only_checkpoints) {
-  GAF_SHARED(float4, splats, [3 * kBucket]);  // shape; origin and two colours; two colours
+__global__ void __launch_bounds__(kTilePixels) blend_tiles(BlendPass p, uint32_t n_tiles, bool only_checkpoints) {
+  GAF_SHARED(float4, splats, [3 * kBucket]);
   GAF_SHARED(unsigned, masks, [kBucket]);
-  const TilePlace place(p.grid, middle_first(p.grid, blockIdx.x));
+  GAF_SHARED(uint32_t, tile);  // what is found again after the loop needs no register in it
+  const bool is_tile = blockIdx.x < n_tiles;
+  if (!is_tile && blockIdx.x - n_tiles >= *p.pairs.n_pieces) return;
+  const uint2 piece = is_tile ? make_uint2(uint32_t(middle_first(p.grid, blockIdx.x)), 0) : p.pairs.pieces[blockIdx.x - n_tiles];
+  const TilePlace place(p.grid, piece.x);
   const ThreadPixel at_pixel(p.grid, place);
-  const TileList list(p.pairs, place.tile);
+  TileList list(p.pairs, place.tile);
   const float x = float(at_pixel.x) + 0.5f, y = float(at_pixel.y) + 0.5f;
-  const bool keep = p.pairs.slots && !list.whole, checkpoints = keep && p.pairs.checkpoints;
+  const bool cut = is_cut(p, list), checkpoints = p.pairs.slots && p.pairs.checkpoints && !list.whole && !cut;
+  if (cut) {
+    if (is_hidden(p, piece)) return;
+    list = piece_of(list, piece.y);
+  }
+  if (threadIdx.x == 0) tile = piece.x;
+  __syncthreads();
   Pixel<C> pixel = {};
   pixel.transmittance = at_pixel.inside ? 1.f : 0.f;  // pixels outside the image never keep a warp going
   bool alive = __any_sync(kFullMask, at_pixel.inside);
   uint32_t walked = alive ? list.end - list.begin : 0, at = list.begin;
   for (; at < list.end; at += kBucket) {
     if (!__syncthreads_or(alive)) break;
-    if (checkpoints && at > list.begin) write_checkpoint(p, list, at, pixel);
+    if (checkpoints && at > list.begin) write_checkpoint(p, list, (at - list.begin) / kBucket, pixel);
     const int n = int(list.end - at < kBucket ? list.end - at : kBucket);
-    unsigned mask = 0;
-    if (int(threadIdx.x) < n) {
-      const TileSplat s = load_tile_splat(p, place, list.rows[at + threadIdx.x]);
-      splats[3 * threadIdx.x] = s.shape;
-      splats[3 * threadIdx.x + 1] = make_float4(s.origin.x, s.origin.y, s.color.x, s.color.y);
-      splats[3 * threadIdx.x + 2] = make_float4(s.color.z, s.color.w, 0, 0);
-      mask = s.subtiles;
-    }
-    masks[threadIdx.x] = mask;
+    stage(p, place, list, at, n, {splats, masks});
     __syncthreads();
     for (int first = 0; alive && first < n; first += kWarp) {
       unsigned todo = __ballot_sync(kFullMask, masks[first + lane_index()] >> warp_index() & 1);
       while (todo) walk_together(splats + 3 * first, todo, x, y, pixel);
-      alive = __any_sync(kFullMask, pixel.transmittance >= float(kTransmittanceMin));
+      alive = warp_sees(pixel) || cut;
       if (!alive) walked = at - list.begin + uint32_t(first) + kWarp;
     }
   }
-  if (p.pairs.slots && lane_index() == 0) p.pairs.stops[place.tile * kSubtiles + warp_index()] = walked;
+  if (cut) return leave_piece(p, tile, list.begin, pixel);
+  if (p.pairs.slots && lane_index() == 0) p.pairs.stops[tile * kSubtiles + warp_index()] = walked;
   if (only_checkpoints) return;
-  if (at_pixel.inside) write_pixel(p, place.camera, at_pixel.number, pixel);
-  if (threadIdx.x == 0 && p.first_channel == 0 && !list.whole) {
-    const uint32_t end = at < list.end ? at : list.end;
-    atomicAdd(reinterpret_cast<unsigned long long*>(p.args.statistics + 2), (unsigned long long)(end - list.begin));
+  write_pixel(p, tile, pixel);
+  if (threadIdx.x == 0 && p.first_channel == 0 && !too_many(p.pairs)) count_blended(p, (at < list.end ? at : list.end) - list.begin);
+}
+
+// What this block's pixels see of a cut list, and true checkpoints. Returns how many pairs this warp walked.
+template <int C>
+__device__ __forceinline__ uint32_t join_list(const BlendPass& p, const TileList& list, uint32_t n, const ThreadPixel& at, Pixel<C>& pixel) {
+  uint32_t walked = 0;
+  for (uint32_t first = 0; first < n && warp_sees(pixel); first += kJoinAtOnce) {
+    Pixel<C> pieces[kJoinAtOnce];
+#pragma unroll
+    for (int i = 0; i < kJoinAtOnce; ++i) {
+      if (first + i < n) pieces[i] = load_piece<C>(p, list, first + i, at);
+    }
+#pragma unroll
+    for (int i = 0; i < kJoinAtOnce; ++i) {
+      const uint32_t k = first + i;
+      if (k >= n || !warp_sees(pixel)) break;
+      if (k > 0 && p.pairs.slots) write_checkpoint(p, list, k, pixel);
+      pass_on(pixel, pieces[i]);
+      walked = (k + 1) * kBucket;
+    }
+  }
+  return walked;
+}
+
+// A block is a tile whose list was cut: it has one second piece.
+template <int C>
+__global__ void __launch_bounds__(kTilePixels) join_pieces(BlendPass p) {
+  GAF_SHARED(uint32_t, looked_at);
+  const uint32_t n_pieces = *p.pairs.n_pieces;
+  for (uint32_t i = blockIdx.x; i < n_pieces; i += gridDim.x) {
+    const uint2 piece = p.pairs.pieces[i];
+    if (piece.y != 1) continue;
+    const TilePlace place(p.grid, piece.x);
+    const ThreadPixel at(p.grid, place);
+    const TileList list(p.pairs, place.tile);
+    const uint32_t n = pieces_to_join(p.pairs.opaque_pieces[piece.x], n_buckets_of(list));
+    if (threadIdx.x == 0) looked_at = 0;
+    __syncthreads();
+    Pixel<C> pixel = {};
+    pixel.transmittance = at.inside ? 1.f : 0.f;
+    const uint32_t walked = join_list(p, list, n, at, pixel);
+    if (lane_index() == 0) atomicMax(&looked_at, walked);
+    if (p.pairs.slots && lane_index() == 0) p.pairs.stops[place.tile * kSubtiles + warp_index()] = walked;
+    write_pixel(p, place.tile, pixel);
+    __syncthreads();
+    if (threadIdx.x == 0) count_blended(p, min(looked_at, list.end - list.begin));
+    __syncthreads();
   }
 }
 
 }  // namespace
 
 void blend_pass(const BlendPass& pass, bool only_checkpoints, Stream stream) {
-  const int64_t n_tiles = pass.args.n_cameras * pass.grid.n_tiles;
+  const int64_t n_tiles = pass.args.n_cameras * pass.grid.n_tiles, n_pieces = pass.pairs.pieces ? pass.pairs.capacity / kBucket : 0;
+  const int64_t n_joins = kJoinsAtOnce * multiprocessors(stream.device);
   with_channels(pass.n_channels, [&](auto n) {
-    launch(kBlendFwd, blend_tiles<decltype(n)::value>, dim3(unsigned(n_tiles)), dim3(kTilePixels), 0, stream, pass, only_checkpoints);
+    constexpr int C = decltype(n)::value;
+    launch(kBlendFwd, blend_tiles<C>, dim3(unsigned(n_tiles + n_pieces)), dim3(kTilePixels), 0, stream, pass, uint32_t(n_tiles), only_checkpoints);
+    const int64_t blocks = n_pieces < n_joins ? n_pieces : n_joins;
+    launch(kBlendFwd, join_pieces<C>, dim3(unsigned(blocks)), dim3(kTilePixels), 0, stream, pass);
   });
 }
 
@@ -135,7 +181,7 @@ int64_t rasterization_blend_kept_bytes(const RasterizationBlendArgs<float>& a, c
 
 void rasterization_blend_fwd(const RasterizationBlendArgs<float>& a, const RasterizationPairRoom& room, Stream stream) {
   constexpr int64_t kMany = INT32_MAX;
-  BlendPass pass{a, tile_grid(a.width, a.height, a.n_gaussians), {}, 0, 0};
+  BlendPass pass{a, tile_grid(a.width, a.height, a.n_gaussians), {}, 0, 0, 0};
   const int64_t n_tiles = a.n_cameras * pass.grid.n_tiles, n_rows = a.n_cameras * pass.grid.rows_per_camera;
   if (n_tiles >= kMany || n_rows >= kMany || room.capacity >= kMany || room.capacity < 1) {
     throw std::invalid_argument(
@@ -145,6 +191,7 @@ void rasterization_blend_fwd(const RasterizationBlendArgs<float>& a, const Raste
   const bool keep = a.kept != nullptr;
   uint8_t* memory = keep ? a.kept : stream.scratch<uint8_t>(pairs_bytes(a, room.capacity, false));
   pass.pairs = pairs_in(memory, a, room.capacity, keep);
+  pass.at_once = long_lists_at_once(n_tiles, stream);
   find_pairs(a, pass.grid, pass.pairs, stream);
   // Checkpoints of more channels than a pass has would overwrite each other: backward makes them again, pass by pass.
   if (a.n_channels > kSplatChannels) pass.pairs.checkpoints = nullptr;

@@ -271,15 +271,18 @@ Layout layout(uint8_t* memory, const RasterizationBlendArgs<float>& a, int64_t c
   const TileGrid grid = tile_grid(a.width, a.height, a.n_gaussians);
   const int64_t n_tiles = a.n_cameras * grid.n_tiles, n_rows = a.n_cameras * grid.rows_per_camera, n_buckets = capacity / kBucket + 1;
   const int64_t channels = a.n_channels < kSplatChannels ? a.n_channels : kSplatChannels;
+  const bool cuts = a.n_channels <= kSplatChannels && (keep || capacity <= kCutRoom), checkpoints = keep || cuts;
   Carver c(memory);
   Layout l;
   l.work = pair_work(grid, a.n_cameras);
   l.n_groups = keep ? a.n_cameras * l.work.groups : 0;
   l.pairs.capacity = capacity;
   l.pairs.counts = c.take<int64_t>(2);
-  l.pairs.n_long = c.take<uint32_t>(2);
+  uint32_t* numbers = c.take<uint32_t>(3);
+  l.pairs.n_long = numbers, l.pairs.n_left = numbers + 1, l.pairs.n_pieces = numbers + 2;
   l.sums = c.take<unsigned long long>(1 + (n_tiles + l.n_groups + kSumBlock - 1) / kSumBlock);
   l.pairs.tile_range = c.take<uint2>(n_tiles);
+  l.pairs.opaque_pieces = c.take<uint32_t>(cuts ? n_tiles : 0);
   l.zero_bytes = c.bytes();
   l.pairs.first_slot = c.take<uint32_t>(keep ? n_rows : 0);
   l.pairs.end_slot = c.take<uint32_t>(keep ? n_rows : 0);
@@ -288,8 +291,11 @@ Layout layout(uint8_t* memory, const RasterizationBlendArgs<float>& a, int64_t c
   l.pairs.stops = c.take<uint32_t>(keep ? n_tiles * kSubtiles : 0);
   l.pairs.rows = c.take<uint32_t>(capacity);
   l.pairs.slots = c.take<uint32_t>(keep ? capacity : 0);
-  l.pairs.checkpoints = c.take<float>(keep ? n_buckets * (1 + channels) * kTilePixels : 0);
-  if (!keep) l.pairs.slots = nullptr, l.pairs.checkpoints = nullptr;
+  l.pairs.pieces = c.take<uint2>(cuts ? n_buckets : 0);
+  l.pairs.checkpoints = c.take<float>(checkpoints ? n_buckets * (1 + channels) * kTilePixels : 0);
+  if (!keep) l.pairs.slots = nullptr;
+  if (!cuts) l.pairs.pieces = nullptr;
+  if (!checkpoints) l.pairs.checkpoints = nullptr;
   l.bytes = c.bytes();
   return l;
 }
