@@ -40,11 +40,11 @@ inline TileGrid tile_grid(int64_t width, int64_t height, int64_t n_gaussians) {
 struct Pairs {
   int64_t capacity;
   int64_t* counts;            // [2] visible splats, pairs
-  uint32_t* n_long;           // lists of more than kShortList pairs
-  uint32_t* n_left;           // lists that wait for a large block to sort them
+  uint32_t* n_long;           // [2] lists of more than kShortList pairs; lists that wait for a large block to sort them
   uint32_t* n_pieces;
+  uint32_t* n_taken;          // pieces that blocks have asked for
   uint32_t* opaque_pieces;    // [tiles] begins as zeros: rasterization_pixel.h
-  uint2* pieces;              // [capacity / 256 + 1] tile and bucket of what is cut off long lists; null where there is no room to cut
+  uint2* pieces;              // [capacity / 256] tile and bucket of what may be cut off long lists; null where there is no room to cut
   uint32_t* order;            // [C, N] with too many pairs: rows of the camera's splats, nearest first, those not visible at the end
   uint32_t* first_slot;       // [rows] of a splat
   uint32_t* end_slot;         // [rows]
@@ -92,7 +92,7 @@ Pairs pairs_in(uint8_t* memory, const RasterizationBlendArgs<float>& a, int64_t 
 // Finds the tiles of the splats, and lays the pairs out tile by tile, nearest first. Also writes a.statistics, pairs blended as 0.
 void find_pairs(const RasterizationBlendArgs<float>& a, const TileGrid& grid, const Pairs& pairs, Stream stream);
 
-// Its last step: sorts every tile's keys, and makes rows, slots, buckets and pieces of them; or `order`, when there are too many pairs.
+// Its last step: sorts every tile's keys, and makes rows, slots and buckets of them; or `order`, when there are too many pairs.
 void sort_tile_lists(const RasterizationBlendArgs<float>& a, const TileGrid& grid, const Pairs& pairs, const PairKeys& keys, Stream stream);
 
 // How many long lists a frame may have to cut them, and have each sorted by a large block: as many as run at once.

@@ -13,7 +13,6 @@ namespace {
 
 constexpr int kTogether = 2;     // splats that a pixel looks at before they take their turns; four were slower
 constexpr int kJoinAtOnce = 4;   // pieces that are waited for together
-constexpr int kJoinsAtOnce = 4;  // blocks of a multiprocessor
 
 // Splats in shared memory, 256 at a time.
 struct Staged {
@@ -70,48 +69,76 @@ __device__ __forceinline__ int64_t middle_first(const TileGrid& grid, int64_t bl
   return block - t + int64_t(y) * grid.tiles_x + t % grid.tiles_x;
 }
 
-// Blocks of the tiles come first, then those for what was cut off long lists.
+// What a block has to do: its tile first, or that one's first piece, then pieces of long lists that nobody has taken yet. This lies in shared
+// memory, so that what is needed once in a while takes no registers from the loop over pairs.
+struct Work {
+  uint32_t tile, bucket, n_pieces;  // of the frame, beside every list's first
+  bool cut, checkpoints;
+};
+
+// The block's next piece. Returns whether there is one. All threads must call.
+__device__ __forceinline__ bool take_piece(const Pairs& pairs, Work& work) {
+  if (work.n_pieces == 0) return false;
+  bool is_one = false;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    const uint32_t i = atomicAdd(pairs.n_taken, 1u);
+    is_one = i < work.n_pieces;
+    if (is_one) {
+      const uint2 piece = pairs.pieces[i];
+      work.tile = piece.x, work.bucket = piece.y;
+    }
+  }
+  return __syncthreads_or(is_one);
+}
+
 template <int C>
-__global__ void __launch_bounds__(kTilePixels) blend_tiles(BlendPass p, uint32_t n_tiles, bool only_checkpoints) {
-  GAF_SHARED(float4, splats, [3 * kBucket]);
-  GAF_SHARED(unsigned, masks, [kBucket]);
-  GAF_SHARED(uint32_t, tile);  // what is found again after the loop needs no register in it
-  const bool is_tile = blockIdx.x < n_tiles;
-  if (!is_tile && blockIdx.x - n_tiles >= *p.pairs.n_pieces) return;
-  const uint2 piece = is_tile ? make_uint2(uint32_t(middle_first(p.grid, blockIdx.x)), 0) : p.pairs.pieces[blockIdx.x - n_tiles];
-  const TilePlace place(p.grid, piece.x);
+__device__ __forceinline__ void blend_work(const BlendPass& p, Work& work, const Staged& staged, bool only_checkpoints) {
+  const TilePlace place(p.grid, work.tile);
   const ThreadPixel at_pixel(p.grid, place);
   TileList list(p.pairs, place.tile);
   const float x = float(at_pixel.x) + 0.5f, y = float(at_pixel.y) + 0.5f;
-  const bool cut = is_cut(p, list), checkpoints = p.pairs.slots && p.pairs.checkpoints && !list.whole && !cut;
-  if (cut) {
-    if (is_hidden(p, piece)) return;
-    list = piece_of(list, piece.y);
-  }
-  if (threadIdx.x == 0) tile = piece.x;
+  const bool cut = is_cut(p, list);
+  if (threadIdx.x == 0) work.cut = cut, work.checkpoints = p.pairs.slots && p.pairs.checkpoints && !list.whole && !cut;
   __syncthreads();
+  if (cut) {
+    if (is_hidden(p, work.tile, work.bucket)) return;
+    list = piece_of(list, work.bucket);
+  }
   Pixel<C> pixel = {};
   pixel.transmittance = at_pixel.inside ? 1.f : 0.f;  // pixels outside the image never keep a warp going
   bool alive = __any_sync(kFullMask, at_pixel.inside);
-  uint32_t walked = alive ? list.end - list.begin : 0, at = list.begin;
+  uint32_t at = list.begin;
+  if (!cut) write_stop(p, work.tile, alive ? list.end - list.begin : 0);
   for (; at < list.end; at += kBucket) {
     if (!__syncthreads_or(alive)) break;
-    if (checkpoints && at > list.begin) write_checkpoint(p, list, (at - list.begin) / kBucket, pixel);
+    if (work.checkpoints && at > list.begin) write_checkpoint(p, list, (at - list.begin) / kBucket, pixel);
     const int n = int(list.end - at < kBucket ? list.end - at : kBucket);
-    stage(p, place, list, at, n, {splats, masks});
+    stage(p, place, list, at, n, staged);
     __syncthreads();
     for (int first = 0; alive && first < n; first += kWarp) {
-      unsigned todo = __ballot_sync(kFullMask, masks[first + lane_index()] >> warp_index() & 1);
-      while (todo) walk_together(splats + 3 * first, todo, x, y, pixel);
-      alive = warp_sees(pixel) || cut;
-      if (!alive) walked = at - list.begin + uint32_t(first) + kWarp;
+      unsigned todo = __ballot_sync(kFullMask, staged.masks[first + lane_index()] >> warp_index() & 1);
+      while (todo) walk_together(staged.splats + 3 * first, todo, x, y, pixel);
+      alive = warp_sees(pixel) || work.cut;
+      if (!alive) write_stop(p, work.tile, at - list.begin + uint32_t(first) + kWarp);
     }
   }
-  if (cut) return leave_piece(p, tile, list.begin, pixel);
-  if (p.pairs.slots && lane_index() == 0) p.pairs.stops[tile * kSubtiles + warp_index()] = walked;
+  if (work.cut) return leave_piece(p, work.tile, list.begin, pixel);
   if (only_checkpoints) return;
-  write_pixel(p, tile, pixel);
+  write_pixel(p, work.tile, pixel);
   if (threadIdx.x == 0 && p.first_channel == 0 && !too_many(p.pairs)) count_blended(p, (at < list.end ? at : list.end) - list.begin);
+}
+
+template <int C>
+__global__ void __launch_bounds__(kTilePixels, C < 4 ? 5 : 4) blend_tiles(BlendPass p, bool only_checkpoints) {
+  GAF_SHARED(float4, splats, [3 * kBucket]);
+  GAF_SHARED(unsigned, masks, [kBucket]);
+  GAF_SHARED(Work, work);
+  if (threadIdx.x == 0) work = {uint32_t(middle_first(p.grid, blockIdx.x)), 0, n_pieces_of(p), false, false};
+  __syncthreads();
+  do {
+    blend_work<C>(p, work, {splats, masks}, only_checkpoints);
+  } while (take_piece(p.pairs, work));
 }
 
 // What this block's pixels see of a cut list, and true checkpoints. Returns how many pairs this warp walked.
@@ -140,7 +167,7 @@ __device__ __forceinline__ uint32_t join_list(const BlendPass& p, const TileList
 template <int C>
 __global__ void __launch_bounds__(kTilePixels) join_pieces(BlendPass p) {
   GAF_SHARED(uint32_t, looked_at);
-  const uint32_t n_pieces = *p.pairs.n_pieces;
+  const uint32_t n_pieces = n_pieces_of(p);
   for (uint32_t i = blockIdx.x; i < n_pieces; i += gridDim.x) {
     const uint2 piece = p.pairs.pieces[i];
     if (piece.y != 1) continue;
@@ -154,7 +181,7 @@ __global__ void __launch_bounds__(kTilePixels) join_pieces(BlendPass p) {
     pixel.transmittance = at.inside ? 1.f : 0.f;
     const uint32_t walked = join_list(p, list, n, at, pixel);
     if (lane_index() == 0) atomicMax(&looked_at, walked);
-    if (p.pairs.slots && lane_index() == 0) p.pairs.stops[place.tile * kSubtiles + warp_index()] = walked;
+    write_stop(p, piece.x, walked);
     write_pixel(p, place.tile, pixel);
     __syncthreads();
     if (threadIdx.x == 0) count_blended(p, min(looked_at, list.end - list.begin));
@@ -165,13 +192,11 @@ __global__ void __launch_bounds__(kTilePixels) join_pieces(BlendPass p) {
 }  // namespace
 
 void blend_pass(const BlendPass& pass, bool only_checkpoints, Stream stream) {
-  const int64_t n_tiles = pass.args.n_cameras * pass.grid.n_tiles, n_pieces = pass.pairs.pieces ? pass.pairs.capacity / kBucket : 0;
-  const int64_t n_joins = kJoinsAtOnce * multiprocessors(stream.device);
+  const int64_t n_tiles = pass.args.n_cameras * pass.grid.n_tiles;
   with_channels(pass.n_channels, [&](auto n) {
     constexpr int C = decltype(n)::value;
-    launch(kBlendFwd, blend_tiles<C>, dim3(unsigned(n_tiles + n_pieces)), dim3(kTilePixels), 0, stream, pass, uint32_t(n_tiles), only_checkpoints);
-    const int64_t blocks = n_pieces < n_joins ? n_pieces : n_joins;
-    launch(kBlendFwd, join_pieces<C>, dim3(unsigned(blocks)), dim3(kTilePixels), 0, stream, pass);
+    launch(kBlendFwd, blend_tiles<C>, dim3(unsigned(n_tiles)), dim3(kTilePixels), 0, stream, pass, only_checkpoints);
+    if (pass.pairs.pieces) launch(kBlendFwd, join_pieces<C>, dim3(pass.at_once), dim3(kTilePixels), 0, stream, pass);
   });
 }
 

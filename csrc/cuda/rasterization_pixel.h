@@ -57,6 +57,11 @@ __device__ __forceinline__ void write_pixel(const BlendPass& p, int64_t tile, co
   if (p.first_channel == 0) a.alphas[at.number] = 1 - pixel.transmittance;
 }
 
+// How many pairs of its tile this warp walked.
+__device__ __forceinline__ void write_stop(const BlendPass& p, uint32_t tile, uint32_t n) {
+  if (p.pairs.slots && lane_index() == 0) p.pairs.stops[tile * kSubtiles + warp_index()] = n;
+}
+
 __device__ __forceinline__ void count_blended(const BlendPass& p, uint32_t n) {
   atomicAdd(reinterpret_cast<unsigned long long*>(p.args.statistics + 2), (unsigned long long)(n));
 }
@@ -64,6 +69,11 @@ __device__ __forceinline__ void count_blended(const BlendPass& p, uint32_t n) {
 // Only lists that are in pairs are cut, and only where one pass has all channels: pieces need the places of its checkpoints and of the image.
 __device__ __forceinline__ bool is_cut(const BlendPass& p, const TileList& list) {
   return p.pairs.pieces && !list.whole && is_one_of_few(p.pairs, list.end - list.begin, p.at_once);
+}
+
+// How many pieces have been cut off lists.
+__device__ __forceinline__ uint32_t n_pieces_of(const BlendPass& p) {
+  return p.pairs.pieces && !too_many(p.pairs) && *p.pairs.n_long <= p.at_once ? *p.pairs.n_pieces : 0;
 }
 
 __device__ __forceinline__ uint32_t n_buckets_of(const TileList& list) { return (list.end - list.begin - 1) / kBucket + 1; }
@@ -78,9 +88,9 @@ __device__ __forceinline__ TileList piece_of(TileList list, uint32_t k) {
 // this less k, so that the greatest number is the nearest piece's, and 0 says that none is.
 constexpr uint32_t kOpaque = ~uint32_t(0);
 
-// Whether a piece before this one is known to be opaque. piece: tile and bucket. All threads of the block must call.
-__device__ __forceinline__ bool is_hidden(const BlendPass& p, const uint2& piece) {
-  return __syncthreads_or(threadIdx.x == 0 && atomicOr(&p.pairs.opaque_pieces[piece.x], 0u) > kOpaque - piece.y);
+// Whether a piece before piece k is known to be opaque. All threads of the block must call.
+__device__ __forceinline__ bool is_hidden(const BlendPass& p, uint32_t tile, uint32_t k) {
+  return __syncthreads_or(threadIdx.x == 0 && atomicOr(&p.pairs.opaque_pieces[tile], 0u) > kOpaque - k);
 }
 
 // How many of n pieces count.

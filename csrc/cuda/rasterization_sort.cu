@@ -1,6 +1,5 @@
 // Every tile's pairs nearest first: a block a tile. Small blocks, of which many fit on a multiprocessor, sort the short lists, and leave long ones
-// to large blocks where these are few, for then the frame waits for the longest. Many long lists keep small blocks busy as well. For the same
-// reason, and by the same rule, blending cuts a few long lists into pieces, of which a list is made here.
+// to large blocks where these are few, for then the frame waits for the longest. Many long lists keep small blocks busy as well.
 #include "device/block_sort.h"
 #include "ops/device.h"
 #include "rasterization.h"
@@ -15,14 +14,6 @@ static_assert(kShortList == kSortMost<kShortThreads>);
 // one more, which has no pairs.
 __device__ __forceinline__ void write_buckets(const Pairs& pairs, int64_t tile, int64_t begin, int64_t end) {
   for (int64_t i = begin / kBucket + 1 + threadIdx.x; i <= end / kBucket; i += kShortThreads) pairs.bucket_tile[i] = int32_t(tile);
-}
-
-// All buckets of a list but the first, which the tile's own block takes, in whatever order.
-__device__ __forceinline__ void write_pieces(const Pairs& pairs, int64_t tile, int n) {
-  const int n_pieces = (n - 1) / kBucket + 1;
-  for (int k = 1 + int(threadIdx.x); k < n_pieces; k += kShortThreads) {
-    pairs.pieces[atomicAdd(pairs.n_pieces, 1u)] = make_uint2(uint32_t(tile), uint32_t(k));
-  }
 }
 
 // What a block has to sort: the pairs of a tile, or all splats of a camera.
@@ -71,19 +62,21 @@ __global__ void __launch_bounds__(kShortThreads, 5) sort_lists(RasterizationBlen
   GAF_SHARED(SortMemory<kShortThreads>, memory);
   const int64_t tile = blockIdx.x;
   const SortedList list = list_of(a, grid, pairs, tile);
-  const bool is_long = !list.whole && is_one_of_few(pairs, uint32_t(list.n), at_once);
+  const bool is_left = list.whole || is_one_of_few(pairs, uint32_t(list.n), at_once);
   if (pairs.slots && !list.whole) write_buckets(pairs, tile, list.first, list.first + list.n);
   if (list.n == 0) return;
-  if (!list.whole && !is_long) return (void)sort_list<kShortThreads>(memory, a, grid, pairs, keys, list);
-  if (threadIdx.x == 0) keys.long_lists[atomicAdd(pairs.n_left, 1u)] = uint32_t(tile);
-  if (is_long && pairs.pieces) write_pieces(pairs, tile, list.n);
+  if (!is_left) {
+    sort_list<kShortThreads>(memory, a, grid, pairs, keys, list);
+  } else if (threadIdx.x == 0) {
+    keys.long_lists[atomicAdd(pairs.n_long + 1, 1u)] = uint32_t(tile);
+  }
 }
 
 // The lists that were left, in whatever order.
 __global__ void __launch_bounds__(kLongThreads) sort_long_lists(RasterizationBlendArgs<float> a, TileGrid grid, Pairs pairs, PairKeys keys) {
   GAF_SHARED(SortMemory<kLongThreads>, memory);
   GAF_SHARED(int, n_visible);
-  const uint32_t n_lists = *pairs.n_left;
+  const uint32_t n_lists = pairs.n_long[1];
 #pragma unroll 1
   for (uint32_t i = blockIdx.x; i < n_lists; i += gridDim.x) {
     const int64_t tile = keys.long_lists[i];
