@@ -212,7 +212,7 @@ def test_the_shipped_prior_on_a_head_with_tf32_as_torch_has_it():
     assert losses == pytest.approx(wanted, rel=1e-2)
     assert truths[1]._trust.psnr == pytest.approx(truths[0]._trust.psnr, abs=0.02)
     apart = targets_apart(*truths)
-    assert (apart > 2).float().mean() < 0.01 and apart.mean() < 0.5
+    assert apart[0].mean() < 0.05 and apart.mean() < 0.5
 
 
 def test_with_the_small_prior_every_run_gives_the_same_bits(capture):
