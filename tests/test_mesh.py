@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gafcore.cameras import from_angles, look_at
-from gafcore.mesh import antialiased, depth_map, mask_map, normal_map, rasterize, sample_texture, vertex_normals
+from gafcore.mesh import antialiased, depth_map, entries, mask_map, normal_map, rasterize, sample_texture, sum_at, vertex_normals
 from tests.cases.meshes import sphere
 
 CAMERA = look_at((0, 0, 1), (0, 0, 0), focal_px=200, width=65, height=49)
@@ -38,6 +38,16 @@ def test_normal_of_nothing_is_zero():
     normals.sum().backward()
     assert torch.all(vertices.grad.isfinite())
     assert vertex_normals(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.int64)).shape == (0, 3)
+
+
+def test_sums_at_places_are_those_of_index_add():
+    """Also what a GPU does in its place, "meta" standing in for one."""
+    rows, values = torch.tensor([[2, 0], [2, 2]]), torch.arange(12.0)
+    places = entries(rows, 3)
+    assert places.tolist() == [6, 7, 8, 0, 1, 2, 6, 7, 8, 6, 7, 8]
+    assert sum_at(places, values, 9).tolist() == [3, 4, 5, 0, 0, 0, 0 + 6 + 9, 1 + 7 + 10, 2 + 8 + 11]
+    there = sum_at(places.to("meta"), values.to("meta").requires_grad_(), 9)
+    assert there.shape == (9,) and there.grad_fn.name() == "IndexPutBackward0"
 
 
 def test_normals_same_bits_at_any_number_of_threads(threads):

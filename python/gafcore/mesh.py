@@ -25,12 +25,28 @@ def vertex_normals(vertices: Float[Tensor, "*B V 3"], faces: Int[Tensor, "F 3"])
     flat = vertices.reshape(-1, 3)
     n_meshes = flat.shape[0] // max(n_vertices, 1)
     corners = (faces + n_vertices * torch.arange(n_meshes, device=faces.device)[:, None, None]).reshape(-1, 3)
-    # One-dimensional gathers and scatters: on the CPU these alone are both fast and summed in a fixed order.
-    numbers = (3 * corners[..., None] + torch.arange(3, device=faces.device)).reshape(-1)
+    numbers = entries(corners, 3)
     a, b, c = flat.reshape(-1).index_select(0, numbers).reshape(-1, 3, 3).unbind(1)
     areas = torch.linalg.cross(b - a, c - a)[:, None, :].expand(-1, 3, -1).reshape(-1)
-    sums = torch.zeros_like(flat).reshape(-1).index_add(0, numbers, areas)
+    sums = sum_at(numbers, areas, flat.numel())
     return torch.nn.functional.normalize(sums.reshape(vertices.shape), dim=-1, eps=1e-20)
+
+
+def entries(rows: Int[Tensor, "*K"], width: int) -> Int[Tensor, "L"]:
+    """Where the numbers of these rows of a [N, width] tensor are once it is flattened."""
+    return (width * rows[..., None] + torch.arange(width, device=rows.device)).reshape(-1)
+
+
+def sum_at(places: Int[Tensor, "L"], values: Float[Tensor, "L"], size: int) -> Float[Tensor, "size"]:
+    """Sums of the values that share a place in 0..size-1, in a fixed order: the same bits in every run on one device.
+
+    Of one dimension, because on the CPU such gathers and scatters alone are both fast and in a fixed order.
+    """
+    zeros = values.new_zeros(size)
+    # On a GPU index_add uses atomics and index_put sorts; on the CPU index_put keeps no order.
+    if values.device.type == "cpu":
+        return zeros.index_add(0, places, values)
+    return zeros.index_put((places,), values, accumulate=True)
 
 
 def rasterize(vertices: Float[Tensor, "*C V 3"], faces: Int[Tensor, "F 3"], cameras: Cameras, *, near_plane: float = 0.01) -> MeshRaster:

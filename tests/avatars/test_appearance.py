@@ -3,10 +3,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
-from gafcore.avatars import pose, render
-from gafcore.avatars.appearance import complete_colors, face_regions, initial_avatar, mirror_faces, seen_colors
+from gafcore.avatars import appearance, pose, render
+from gafcore.avatars.appearance import face_regions, initial_avatar, mirror_faces, seen_colors
 from gafcore.cameras import from_angles
 from gafcore.types import Capture, Frame
 from tests.cases.ball import ball_params, ball_rig
@@ -22,6 +23,13 @@ def flat_capture(color: tuple[float, float, float], azimuth: float = 0.0, masked
         mask[:, :32] = 0
     frame = Frame(camera, 0, 0, lambda: image, lambda: mask)
     return Capture((frame,), rig, ball_params(rig), {"train": (0,)})
+
+
+@pytest.fixture(params=["on the CPU", "as on a GPU"])
+def complete_colors(request, monkeypatch):
+    """Both ways; the second in several slices."""
+    monkeypatch.setattr(appearance, "_PAIRS", 50 * 128)
+    return appearance.complete_colors if request.param == "on the CPU" else appearance._completed_densely
 
 
 def test_only_faces_towards_the_camera_are_seen():
@@ -43,7 +51,7 @@ def test_pixels_outside_the_mask_show_nothing():
     assert seen.any() and float(centre[seen, 0].min()) > -0.02
 
 
-def test_hidden_faces_take_the_mirror_images_colour():
+def test_hidden_faces_take_the_mirror_images_colour(complete_colors):
     """Seen from one side, where colour runs from front to back: the other side gets the reflected colours."""
     rig = ball_rig()
     centre = rig.template[rig.faces].mean(1)
@@ -53,7 +61,7 @@ def test_hidden_faces_take_the_mirror_images_colour():
     torch.testing.assert_close(complete_colors(rig, colors, seen), truth, atol=1e-5, rtol=0)
 
 
-def test_what_has_no_seen_mirror_image_takes_from_its_neighbours():
+def test_what_has_no_seen_mirror_image_takes_from_its_neighbours(complete_colors):
     rig = ball_rig()
     centre = rig.template[rig.faces].mean(1)
     seen = centre[:, 2] > 0
@@ -65,18 +73,33 @@ def test_what_has_no_seen_mirror_image_takes_from_its_neighbours():
     torch.testing.assert_close(got[clear], colors[clear], atol=0.05, rtol=0)
 
 
-def test_regions_do_not_lend_each_other_colours():
+def test_regions_do_not_lend_each_other_colours(complete_colors):
     rig = ball_rig()
     centre = rig.template[rig.faces].mean(1)
     front, eye = rig.template[:, 2] > 0, torch.zeros(66, dtype=torch.bool)
     eye[rig.faces[centre[:, 1] > 0.05].flatten()] = True
     rig = replace(rig, regions={"eye": eye, "face": front})
-    labels = torch.from_numpy(face_regions(rig))
+    labels = face_regions(rig)
     inside = (labels & 1) > 0
     colors = torch.where(inside[:, None], torch.tensor([1.0, 1, 1]), torch.tensor([0.4, 0.2, 0.1]))
     seen = torch.rand(128, generator=torch.Generator().manual_seed(0)) > 0.5
     got = complete_colors(rig, colors * seen[:, None], seen)
     torch.testing.assert_close(got[inside], colors[inside])
+
+
+def test_a_region_with_few_or_no_seen_faces_and_a_lopsided_mesh(complete_colors):
+    """An eye of which three faces are seen has fewer than eight to take from; another one has none, so that all others are asked."""
+    rig, g = ball_rig(), torch.Generator().manual_seed(1)
+    centre = rig.template[rig.faces].mean(1)
+    some, none = ((rig.template - centre[i]).norm(dim=-1) < 0.07 for i in (5, 90))
+    rig = replace(rig, template=rig.template + 0.02 * torch.rand(66, 3, generator=g), regions={"some": some, "none": none})
+    labels, seen = face_regions(rig), torch.rand(128, generator=g) > 0.6
+    assert (labels == 1).sum() > 8 and (labels == 2).sum() > 2
+    seen[labels == 2] = False
+    seen[(labels == 1).nonzero()[:, 0]] = torch.arange(int((labels == 1).sum())) < 3
+    colors = torch.rand(128, 3, generator=g) * seen[:, None]
+    known = appearance.complete_colors(rig, colors, seen)
+    torch.testing.assert_close(complete_colors(rig, colors, seen), known, atol=1e-6, rtol=0)
 
 
 def test_mirror_faces_of_a_symmetric_mesh_are_an_involution():
@@ -86,7 +109,7 @@ def test_mirror_faces_of_a_symmetric_mesh_are_an_involution():
     np.testing.assert_array_equal(twins[twins], np.arange(128))
 
 
-def test_nothing_seen_is_grey():
+def test_nothing_seen_is_grey(complete_colors):
     rig = ball_rig()
     assert torch.equal(complete_colors(rig, torch.zeros(128, 3), torch.zeros(128, dtype=torch.bool)), torch.full((128, 3), 0.5))
 

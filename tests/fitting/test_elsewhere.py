@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gafcore.avatars import render
 from gafcore.avatars.density import densify_and_prune
-from gafcore.fitting import FitConfig, loop, optim
+from gafcore.diffusion.small import conditions
+from gafcore.diffusion.small.prior import SmallPrior
+from gafcore.diffusion.small.views import head_pose
+from gafcore.fitting import FitConfig, PseudoConfig, PseudoTruths, loop, optim, pseudo
 from gafcore.fitting.graphs import WARM_UP, StepGraphs
 from gafcore.fitting.inputs import Pictures, make_inputs
 from gafcore.fitting.schedule import background_at, generator
@@ -15,6 +21,7 @@ from gafcore.fitting.state import GAUSSIAN_TENSORS
 from gafcore.fitting.step import StageTimes, Terms, compare, figures, move, take_step
 from gafcore.ops import rasterization_blend
 from tests.cases.ball import ball_capture
+from tests.cases.small_prior import TINY, woken
 from tests.fitting.test_graphs import AsksNothing, lpips_of_noise
 
 META = torch.device("meta")
@@ -43,7 +50,7 @@ def rows(monkeypatch):
 def elsewhere(capture, config, terms=None):
     terms = Terms() if terms is None else terms
     state = loop._start(capture, (0, 2, 4, 6), config, META)
-    scene = loop._scene(capture.rig.to(META), loop.person(state, capture.params.to(META)), capture, config, terms)
+    scene = loop._scene(capture.rig.to(META), loop.person(state, capture.params.to(META)), capture, config, terms, META)
     inputs = make_inputs(2, capture.frames[2], capture.background, background_at(config, 1), Pictures(META, 10**7))
     return state, scene, inputs
 
@@ -73,6 +80,66 @@ def test_an_ordinary_iteration_does_not_look(capture, rows):
     assert step.values.device == META and state.iteration == 1 and len(rows) == 1
     with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
         take_step(state, scene, capture.frames[2], inputs, StageTimes(), look=True)
+
+
+@pytest.fixture
+def posed(monkeypatch, capture):
+    """What a new set reads on the host: where the head is, which "meta" cannot say. Returns how often it was asked."""
+    asked, vertices = [], capture.rig.vertices(capture.params[1])[0]
+    known = head_pose(capture.rig, vertices)
+    monkeypatch.setattr(conditions, "head_pose", lambda *_: (asked.append("pose"), known)[1])
+    fine = pseudo._as_fine
+
+    def as_fine(request, cameras):
+        asked.append("size")
+        return fine(replace(request, vertices=vertices), cameras)
+
+    monkeypatch.setattr(pseudo, "_as_fine", as_fine)
+    return asked
+
+
+class NothingMoves(TorchDispatchMode):
+    """Fails where a tensor goes from one device to another: a GPU is waited for on the way, unless the memory is pinned. So it is for a
+    list of numbers as an index, which torch makes a tensor of before this can see it: no index is allowed."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out, name = func(*args, **(kwargs or {})), func.overloadpacket.__name__
+        assert name != "index", "an index, which may have come from the host"
+        if name in ("_to_copy", "copy_"):
+            assert {x.device for x in args if isinstance(x, torch.Tensor)} == {out.device}, f"{func} from one device to another"
+        return out
+
+
+@pytest.mark.parametrize("condition", ["rig", "pose"])
+@pytest.mark.parametrize("start", ["regression", "refined", "render", "sds"])
+def test_the_small_prior_is_asked_there(capture, rows, posed, start, condition):
+    """The networks, what they are given, and the pool. Only a new set asks the host, and for nothing but where the head is."""
+    networks, given = [woken(replace(TINY, condition=condition), seed) for seed in (1, 2)], []
+    for network in networks:
+        network.register_forward_pre_hook(lambda _, args: given.extend(args))
+    truths = PseudoTruths(SmallPrior(*networks), PseudoConfig(prior_start=start, refresh_every=2, prior_views=1))
+    assert truths.move_to(META) == META
+    state, scene, inputs = elsewhere(capture, FitConfig(), Terms(prior=truths))
+    assert scene.rig_of_prior is None
+    frame = Pictures(META, 10**7).on_device(2, capture.frames[2])
+    take_step(state, scene, frame, inputs, StageTimes(), look=False)
+    assert given and {x.device for x in given} == {META}
+    assert {x.device for network in networks for x in network.parameters()} == {META}
+    assert {name for name, x in truths._pool[0].items() if x.device != META} == {"side", "eps2d", "timestep"}
+    assert set(posed) == {"pose", "size"}
+    if start != "sds":  # which makes a set every time
+        posed.clear()
+        another = replace(frame, timestep=frame.timestep + 1)  # than the set in the pool
+        with NothingMoves():
+            take_step(state, scene, another, inputs, StageTimes(), look=False)
+        assert len(truths._pool) == 1 and len(rows) == 2 and posed == []
+
+
+def test_any_other_prior_is_asked_on_the_cpu(capture, rows):
+    """As far as "meta" goes: its rig cannot be copied to the CPU."""
+    _, scene, _ = elsewhere(capture, FitConfig())
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+        loop._scene(scene.rig, scene.shared, capture, FitConfig(), Terms(prior=lambda _: None), torch.device("cpu"))
 
 
 def test_its_inputs_are_copied_without_a_look(capture, rows):

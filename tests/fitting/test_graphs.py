@@ -253,7 +253,7 @@ def test_the_watch_sees_what_it_must():
 def scene_and_state(capture) -> tuple[Scene, FitState]:
     config = replace(CONFIG, sh_degree=0, color_correction="none")
     state = loop._start(capture, (0, 2, 4, 6), config, torch.device("cpu"))
-    return loop._scene(capture.rig, capture.params, capture, config, Terms()), state
+    return loop._scene(capture.rig, capture.params, capture, config, Terms(), torch.device("cpu")), state
 
 
 def test_too_many_kinds_of_pictures_share_a_bounded_number_of_graphs(capture):

@@ -33,6 +33,16 @@ def test_a_target_is_the_picture_over_the_background_wherever_it_is_kept(capture
     assert kept.image.dtype == (torch.uint8 if change is eight_bits else torch.float32)
 
 
+@pytest.mark.parametrize("change", [lambda f: f, eight_bits], ids=["floats", "8 bits"])
+def test_a_frame_is_the_same_where_its_pictures_are_kept(capture, change):
+    frame, pictures = change(capture.frames[2]), Pictures(CPU, 10**6)
+    kept = pictures.on_device(2, frame)
+    assert torch.equal(kept.image(), frame.image()) and torch.equal(kept.mask(), frame.mask())
+    assert kept.camera is frame.camera and kept.timestep == frame.timestep and pictures.bytes_used > 0
+    bare = pictures.on_device(4, replace(frame, mask=None))
+    assert bare.mask is None and torch.equal(bare.image(), frame.image())
+
+
 def test_numbers_are_what_the_frame_says(capture):
     frame = replace(capture.frames[6], timestep=70_001)
     inputs = make_inputs(6, frame, WHITE, RED)

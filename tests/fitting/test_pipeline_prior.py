@@ -39,6 +39,13 @@ def test_same_seed_same_bits_and_another_result_than_without(capture, folder, st
     assert torch.equal(a.avatar.sh, b.avatar.sh) and not torch.equal(a.avatar.sh, free.avatar.sh)
 
 
+def test_it_is_asked_on_the_cpu(folder):
+    """Its networks chose their device when they were loaded."""
+    prior = make_prior(str(folder), OFTEN)
+    assert prior.move_to(torch.device("meta")) == prior._device == torch.device("cpu")
+    assert prior._targets.pipeline.unet.device.type != "meta"
+
+
 def test_interrupted_and_resumed_equals_uninterrupted(capture, folder, tmp_path):
     def stop(iteration, _):
         if iteration == 2:

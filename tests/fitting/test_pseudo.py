@@ -141,6 +141,9 @@ class Black:
     size, n_views, condition = 16, 2, "rig"
     regression = diffusion = tiny_prior().regression
 
+    def to(self, device):
+        return self
+
     def regress(self, image, fill, conditions):
         return torch.full_like(fill, -1.0)
 

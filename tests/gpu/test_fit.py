@@ -11,11 +11,25 @@ import torch
 
 from gafcore.avatars import render, storage
 from gafcore.avatars.density import DensityConfig
+from gafcore.captures.synthetic import SynthConfig, make
 from gafcore.evaluation import evaluate
 from gafcore.export.video import motion_shots, orbit_camera, orbit_shots, render_shots
-from gafcore.fitting import DivergedError, Execution, FitConfig, Interrupted, LearningRates, PriorViews, fit, graphs
+from gafcore.fitting import (
+    DivergedError,
+    Execution,
+    FitConfig,
+    Interrupted,
+    LearningRates,
+    PriorViews,
+    PseudoConfig,
+    PseudoTruths,
+    fit,
+    graphs,
+    make_prior,
+)
 from gafcore.ops import pair_room
 from tests.cases.ball import ball_capture, ball_rig, with_picture_to_spoil
+from tests.cases.small_prior import tiny_prior
 from tests.kernels import gpu_obstacle
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(bool(gpu_obstacle()), reason=f"no GPU to run on: {gpu_obstacle()}")]
@@ -138,19 +152,90 @@ def test_renders_and_figures_are_the_cpus(capture, tmp_path):
 
 
 @pytest.mark.parametrize("yields", [0.0, 4.0], ids=["in-one-sum", "giving-way"])
-def test_a_prior_is_asked_on_the_cpu(capture, yields):
+def test_a_prior_that_says_nothing_of_devices_is_asked_on_the_cpu(capture, yields):
     side = capture.frames[1].camera
     black = torch.zeros(1, side.height, side.width, 3)
 
     def prior(request):
         seen = (request.vertices, request.background, request.params.expr, request.rig.template, request.render([side]))
-        assert {x.device.type for x in seen} == {"cpu"}
+        assert {x.device.type for x in (*seen, request.frame.image(), request.frame.mask())} == {"cpu"}
         return PriorViews([side], black, weight=5.0, timestep=1, background=torch.zeros(3), mask=torch.ones(1, 48, 48), yields=yields)
 
     config = replace(STEADY, iterations=20)
     assert run(capture, config, GRAPHS, prior=prior).history["loss"] == pytest.approx(
         run(capture, config, CPU, prior=prior).history["loss"], rel=1e-3
     )
+
+
+def with_prior(capture, execution, config, truths, **options):
+    """The result, every iteration's loss, and where the networks were given their inputs."""
+    losses, devices = [], set()
+    networks = (truths.prior.regression, truths.prior.diffusion)
+    hooks = [n.register_forward_pre_hook(lambda _, args: devices.update(x.device.type for x in args)) for n in networks]
+    result = run(capture, config, execution, prior=truths, callback=lambda _, step: losses.append(step.loss), **options)
+    for hook in hooks:
+        hook.remove()
+    assert {x.device.type for n in networks for x in n.parameters()} == {execution.device}
+    return result, losses, devices
+
+
+def targets_apart(a, b):
+    """Of two priors' pools, in steps of their 8 bits, a row a set."""
+    return (a.state()["targets"].int() - b.state()["targets"].int()).abs().float().flatten(1)
+
+
+@pytest.mark.parametrize("start", ["regression", "refined", "render", "sds"])
+def test_the_small_prior_says_there_what_it_says_on_the_cpu(capture, start, monkeypatch):
+    """The first set up to rounding, TF32 apart; what follows is about avatars that go apart themselves."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    config, pseudo = replace(STEADY, iterations=20), PseudoConfig(prior_start=start, refresh_every=5)
+    truths = [PseudoTruths(tiny_prior(), pseudo) for _ in range(2)]
+    cpu, wanted, _ = with_prior(capture, CPU, config, truths[0])
+    gpu, losses, devices = with_prior(capture, GRAPHS, config, truths[1])
+    assert devices == {"cuda"}
+    assert {x.device.type for x in truths[1].state().values()} == {"cpu"}
+    assert losses[:5] == pytest.approx(wanted[:5], rel=2e-3) and losses == pytest.approx(wanted, rel=2e-2)
+    assert cpu.notes == gpu.notes
+    pools = [t.state() for t in truths]
+    for name in ("viewmats", "Ks", "background", "timestep", "side"):
+        torch.testing.assert_close(pools[0][name], pools[1][name], rtol=1e-3, atol=1e-4)
+    apart = targets_apart(*truths)
+    assert (apart[0] > 1).float().mean() < (0.05 if start == "sds" else 0.01) and apart.mean() < 0.5
+
+
+def test_the_shipped_prior_on_a_head_with_tf32_as_torch_has_it():
+    head = make(SynthConfig(size=128, n_timesteps=4, eval_timesteps=1, seed=5)).capture
+    config, truths = replace(STEADY, iterations=10), [make_prior("small", PseudoConfig(refresh_every=5)) for _ in range(2)]
+    _, wanted, _ = with_prior(head, CPU, config, truths[0])
+    _, losses, devices = with_prior(head, GRAPHS, config, truths[1])
+    assert devices == {"cuda"}
+    assert losses == pytest.approx(wanted, rel=1e-2)
+    assert truths[1]._trust.psnr == pytest.approx(truths[0]._trust.psnr, abs=0.02)
+    apart = targets_apart(*truths)
+    assert apart[0].mean() < 0.05 and apart.mean() < 0.5
+
+
+def test_with_the_small_prior_every_run_gives_the_same_bits(capture):
+    results = [with_prior(capture, GRAPHS, LIVELY, PseudoTruths(tiny_prior(), PseudoConfig(refresh_every=5)))[0] for _ in range(2)]
+    assert_same_bits(*results)
+
+
+@pytest.mark.parametrize(("first", "then"), [(CPU, GRAPHS), (GRAPHS, CPU), (GRAPHS, GRAPHS)], ids=["cpu-gpu", "gpu-cpu", "gpu-gpu"])
+def test_a_checkpoint_with_a_pool_changes_device(capture, tmp_path, first, then):
+    def stop(iteration, _):
+        if iteration == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    config, pseudo = replace(STEADY, iterations=20), PseudoConfig(refresh_every=5)
+    with pytest.raises(Interrupted):
+        run(capture, config, first, out=tmp_path, callback=stop, prior=PseudoTruths(tiny_prior(), pseudo))
+    resumed, _, devices = with_prior(capture, then, config, PseudoTruths(tiny_prior(), pseudo), out=tmp_path, resume=True)
+    assert resumed.iterations == 13 and devices == {then.device}
+    whole, _, _ = with_prior(capture, first, config, PseudoTruths(tiny_prior(), pseudo))
+    if first.device == then.device:
+        assert_same_bits(resumed, whole)
+    else:
+        assert resumed.history["loss"] == pytest.approx(whole.history["loss"], rel=2e-2)
 
 
 def test_a_divergence_is_found_before_anything_is_written(capture, tmp_path):

@@ -21,6 +21,7 @@ NAN = float("nan")
         (SolverConfig, {"key_iterations": 0}, "key_iterations must be at least 1, got 0"),
         (SolverConfig, {"iterations": -1}, "iterations must be at least 1, got -1"),
         (SolverConfig, {"expression_sigma": 0.0}, "expression_sigma must be > 0, got 0; a small number"),
+        (SolverConfig, {"data_weight": 0.0}, "data_weight must be > 0, got 0; a small number"),
         (SolverConfig, {"huber": NAN}, "huber must be a number, at least 0, got nan"),
     ],
 )
@@ -29,5 +30,5 @@ def test_settings_are_checked(kind, values, message):
         kind(**values)
 
 
-def test_weights_may_be_zero():
-    assert SolverConfig(data_weight=0.0, score_share=0.0).score_share == 0
+def test_a_detectors_expressions_may_count_for_nothing():
+    assert SolverConfig(score_share=0.0).score_share == 0

@@ -6,6 +6,7 @@ the side: opaque, thin along the surface, and coloured like its mirror image or 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -25,6 +26,7 @@ _SAMPLED_FRAMES = 24  # enough to catch what a turning head shows, in about a se
 _OUTLINE_FRAMES = 96  # for the shape of the hair
 _MIN_MASK = 0.9  # pixels on the rim of the mask are mixed with the background
 _NEIGHBOURS = 8  # seen triangles that a hidden one takes its colour from
+_PAIRS = 1 << 24  # of faces compared at a time on a GPU: 128 MB of doubles
 _MIRROR_TOLERANCE = 0.02  # metres from a triangle's reflection to its counterpart; heads and their meshes are nearly symmetric
 _DISC = (0.4, 0.05, 0.4)  # along the first edge, the normal and their cross product, in triangle sizes
 
@@ -66,16 +68,21 @@ def seen_colors(capture: Capture, frames: list[Frame]) -> tuple[Float[Tensor, "F
 
 
 def complete_colors(rig: Rig, colors: Float[Tensor, "F 3"], seen: Bool[Tensor, "F"]) -> Float[Tensor, "F 3"]:
-    """Colours for the faces not seen: the mirror image's if that was seen, else a blend of the nearest seen ones of the same region."""
+    """Colours for the faces not seen: the mirror image's if that was seen, else a blend of the nearest seen ones of the same region.
+
+    On a GPU by comparing all faces with all, which needs no tree on the host and waits for nothing; the same colours but for rounding.
+    """
+    if colors.device.type != "cpu":
+        return _completed_densely(rig, colors, seen)
     if not bool(seen.any()):
         return torch.full_like(colors, 0.5)
-    centres = rig.template[rig.faces].mean(1).double().cpu().numpy()
-    known, rgb = seen.cpu().numpy().copy(), colors.double().cpu().numpy().copy()
+    centres = rig.template[rig.faces].mean(1).double().numpy()
+    known, rgb = seen.numpy().copy(), colors.double().numpy().copy()
     twins = mirror_faces(centres)
     usable = ~known & (twins >= 0) & known[twins]
     rgb[usable] = rgb[twins[usable]]
     known |= usable
-    labels = face_regions(rig)
+    labels = face_regions(rig).numpy()
     for label in np.unique(labels[~known]):
         here = labels == label
         source = known & here if (known & here).any() else known
@@ -88,17 +95,48 @@ def complete_colors(rig: Rig, colors: Float[Tensor, "F 3"], seen: Bool[Tensor, "
     return torch.from_numpy(rgb).to(colors)
 
 
+def _completed_densely(rig: Rig, colors: Float[Tensor, "F 3"], seen: Bool[Tensor, "F"]) -> Float[Tensor, "F 3"]:
+    """`complete_colors` without shapes that depend on what was seen."""
+    centres, labels = rig.template[rig.faces].mean(1).double(), face_regions(rig)
+    distance, twins = _nearest(torch.cat([-centres[:, :1], centres[:, 1:]], 1), centres, 1)
+    usable = ~seen & (distance[:, 0] < _MIRROR_TOLERANCE) & seen[twins[:, 0]]
+    rgb, known = torch.where(usable[:, None], colors[twins[:, 0]], colors).double(), seen | usable
+
+    def lends(rows: slice) -> Bool[Tensor, "R F"]:
+        alike = known & (labels[rows, None] == labels)
+        return alike | (known & ~alike.any(1, keepdim=True))
+
+    distance, nearest = _nearest(centres, centres, min(_NEIGHBOURS, len(centres)), lends)
+    weight = 1 / (distance + 1e-4)
+    blend = (rgb[nearest] * weight[..., None]).sum(1) / weight.sum(1, keepdim=True)
+    return torch.where(seen.any(), torch.where(known[:, None], rgb, blend), 0.5).to(colors)
+
+
+def _nearest(
+    points: Float[Tensor, "P 3"], centres: Float[Tensor, "F 3"], k: int, allowed: Callable[[slice], Tensor] | None = None
+) -> tuple[Float[Tensor, "P k"], Int[Tensor, "P k"]]:
+    """Distances and numbers of the `k` of `centres` nearest to each point; infinity where fewer are `allowed`, given a slice of points."""
+    found, at_once = [], max(1, _PAIRS // len(centres))
+    for rows in (slice(i, i + at_once) for i in range(0, len(points), at_once)):
+        squares = torch.addmm(centres.square().sum(1), points[rows], centres.T, alpha=-2) + points[rows].square().sum(1, keepdim=True)
+        order = squares.float()  # topk looks at every bit of a number: at a quarter of the bytes
+        least, numbers = (order if allowed is None else order.masked_fill_(~allowed(rows), torch.inf)).topk(k, largest=False)
+        apart = (points[rows, None] - centres[numbers]).norm(dim=-1)
+        found.append((torch.where(least == torch.inf, torch.inf, apart), numbers))
+    return torch.cat([d for d, _ in found]), torch.cat([n for _, n in found])
+
+
 def mirror_faces(centres: np.ndarray) -> np.ndarray:
     """The face nearest to each face's reflection across x = 0, or -1 where none is near. [F] of [F, 3] centroids."""
     distance, nearest = cKDTree(centres).query(centres * (-1, 1, 1))
     return np.where(distance < _MIRROR_TOLERANCE, nearest, -1)
 
 
-def face_regions(rig: Rig) -> np.ndarray:
+def face_regions(rig: Rig) -> Int[Tensor, "F"]:
     """One label a face: a bit for each of the rig's regions that holds all its vertices. Eyes do not lend their colour to lids."""
-    labels = np.zeros(rig.faces.shape[0], dtype=np.int64)
+    labels = torch.zeros(rig.faces.shape[0], dtype=torch.int64, device=rig.faces.device)
     for bit, name in enumerate(sorted(rig.regions)):
-        labels |= rig.regions[name][rig.faces].all(1).cpu().numpy().astype(np.int64) << bit
+        labels |= rig.regions[name][rig.faces].all(1).long() << bit
     return labels
 
 

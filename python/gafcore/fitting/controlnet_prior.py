@@ -57,7 +57,7 @@ class ControlNetTruths(PseudoTruths):
         if config.prior_start not in ("render", "sds"):
             raise InputError(f"Stable Diffusion starts from renders: prior_start must be render or sds, got {config.prior_start!r}")
         self.config, self.n_views, self.size = config, _VIEWS, networks.size
-        self._pool, self._trust = [], None
+        self._pool, self._trust, self._device = [], None, torch.device("cpu")
         self._networks, self._targets = networks, ControlNetTargets(networks)
         self.capacity = rendered_capacity(config, self.n_views, self.size)
 
@@ -70,6 +70,10 @@ class ControlNetTruths(PseudoTruths):
         settings = [asdict(self.config), text, made.empty is not None, made.guidance_scale, made.axes]
         weights = {name: fingerprint(x) for name, x in made.networks.items()}
         return hashlib.sha256(json.dumps([settings, weights], sort_keys=True).encode()).hexdigest()
+
+    def move_to(self, device: torch.device) -> torch.device:  # noqa: ARG002
+        """The networks stay where they were loaded; normal maps are made on the CPU."""
+        return torch.device("cpu")
 
     def _made(self, request: PriorRequest) -> dict[str, Tensor]:
         from gafcore.diffusion.pseudo_gt import random_views

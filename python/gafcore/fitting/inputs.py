@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -100,6 +101,11 @@ class Pictures:
             while self.bytes_used > self.limit_bytes:
                 self.bytes_used -= _bytes(self._kept.popitem(last=False)[1])
         return entry
+
+    def on_device(self, number: int, frame: Frame) -> Frame:
+        """Frame `number` with the picture and mask that are kept here, as floats."""
+        mask = None if frame.mask is None else lambda: _floats(cast(Tensor, self.get(number, frame)[1]))
+        return replace(frame, image=lambda: _floats(self.get(number, frame)[0]), mask=mask)
 
 
 def make_inputs(

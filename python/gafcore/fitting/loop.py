@@ -31,7 +31,7 @@ from gafcore.fitting.inputs import Inputs, Pictures, make_inputs
 from gafcore.fitting.interrupts import Interrupted, StopRequest, stop_requests
 from gafcore.fitting.losses import Perceptual
 from gafcore.fitting.lpips import load_lpips
-from gafcore.fitting.prior import MeasuredPrior, Prior, StatefulPrior
+from gafcore.fitting.prior import DevicePrior, MeasuredPrior, Prior, StatefulPrior
 from gafcore.fitting.readings import Reading, Readings, StepResult
 from gafcore.fitting.schedule import background_at, frame_at
 from gafcore.fitting.state import FitState, density_round, finished_avatar, initial_tensors, make_state, person
@@ -105,6 +105,7 @@ def fit(
             check_no_unfinished(folder)
     numbers = training_frames(capture, config.split)
     identity = fingerprint(capture, numbers)
+    asked = prior.move_to(device) if isinstance(prior, DevicePrior) else torch.device("cpu")
     if isinstance(prior, StatefulPrior):
         identity["prior"] = prior.identity
     state = _resume(folder, config, identity, device) if resume else _start(capture, numbers, config, device)
@@ -120,8 +121,9 @@ def fit(
     run = _Run(capture, numbers, config, identity, folder, prior, callback, execution)
     first = state.iteration
     begin = time.perf_counter()
+    terms = Terms(_perceptual(config, device), prior)
     with own_stream(device):
-        run.iterate(state, _scene(rig, person(state, tracked), capture, config, Terms(_perceptual(config, device), prior)), progress)
+        run.iterate(state, _scene(rig, person(state, tracked), capture, config, terms, asked), progress)
     seconds = {**run.times.seconds, "total": time.perf_counter() - begin}
     check_finite(state)
     avatar = finished_avatar(state, rig, person(state, tracked), config.sh_degree)
@@ -164,7 +166,7 @@ class _Run:
         ):
             report = partial(self._report, state, display, writer)
             while state.iteration < config.iterations:
-                frame, inputs = self._next(state.iteration + 1, pictures)
+                frame, inputs = self._next(state.iteration + 1, pictures, kept=scene.rig_of_prior is None)
                 step = None if graphs is None else graphs.take_step(state, inputs, self.times)
                 step = take_step(state, scene, frame, inputs, self.times, look=at_once) if step is None else step
                 if is_round(config.density, state.iteration, config.iterations):
@@ -177,11 +179,13 @@ class _Run:
                 self._checkpoint_if_due(state, stop, report)
             report(self.readings.arrived(all_of_them=True))
 
-    def _next(self, iteration: int, pictures: Pictures | None) -> tuple[Frame, Inputs]:
+    def _next(self, iteration: int, pictures: Pictures | None, *, kept: bool) -> tuple[Frame, Inputs]:
+        """The frame, and as `inputs`; with `kept`, its own picture is the one in `pictures`, too."""
         with self.times.stage("picture"):
             number = frame_at(self.config, iteration, self.numbers)
             frame = self.capture.frames[number]
-            return frame, make_inputs(number, frame, self.capture.background, background_at(self.config, iteration), pictures)
+            inputs = make_inputs(number, frame, self.capture.background, background_at(self.config, iteration), pictures)
+            return frame if pictures is None or not kept else pictures.on_device(number, frame), inputs
 
     @staticmethod
     def _report(state: FitState, display: Display, writer: Any, readings: list[Reading]) -> None:
@@ -219,10 +223,11 @@ def graphs_on(device: torch.device) -> GraphCapture | None:
     return capture_graph if device.type == "cuda" else None
 
 
-def _scene(rig: Rig, who: RigParams, capture: Capture, config: FitConfig, terms: Terms) -> Scene:
+def _scene(rig: Rig, who: RigParams, capture: Capture, config: FitConfig, terms: Terms, asked: torch.device) -> Scene:
+    """`asked`: where the prior is."""
     baked, shared = bake_shape(rig, who)
-    elsewhere = terms.prior is not None and baked.template.device.type != "cpu"
-    return Scene(baked, shared, capture.background, config, terms, baked.to("cpu") if elsewhere else None)
+    elsewhere = terms.prior is not None and baked.template.device != asked
+    return Scene(baked, shared, capture.background, config, terms, baked.to(asked) if elsewhere else None)
 
 
 def _start(capture: Capture, numbers: tuple[int, ...], config: FitConfig, device: torch.device) -> FitState:

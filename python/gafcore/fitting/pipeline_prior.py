@@ -65,7 +65,7 @@ class PipelineTruths(PseudoTruths):
 
         if config.prior_start not in ("render", "sds"):
             raise InputError(f"a pipeline starts from renders: prior_start must be render or sds, got {config.prior_start!r}")
-        self.config, self._pool, self._trust = config, [], None
+        self.config, self._pool, self._trust, self._device = config, [], None, torch.device("cpu")
         self.upsample = upsample
         self._resized = pipeline.upsampler is not None and not upsample
         self._targets = PipelineTargets(pipeline, carry=carry if pipeline.unet.config.condition == "warp" else None, upsample=upsample)
@@ -82,6 +82,10 @@ class PipelineTruths(PseudoTruths):
         networks = {name: fingerprint(x) for name, x in parts.items() if isinstance(x, torch.nn.Module)}
         settings = [asdict(self.config), networks, *([] if self.upsample else ["no upsampler"])]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+    def move_to(self, device: torch.device) -> torch.device:  # noqa: ARG002
+        """The networks stay where they were loaded; conditions are made on the CPU."""
+        return torch.device("cpu")
 
     def _made(self, request: PriorRequest) -> dict[str, Tensor]:
         from gafcore.diffusion.pseudo_gt import random_views

@@ -22,6 +22,9 @@ from gafcore.types import Camera, Capture, Frame, RigParams
 class PriorRequest:
     """What a prior is told at an iteration.
 
+    Tensors are on the CPU, also while the fit computes on a GPU; for a `DevicePrior`, those of `frame`'s picture and mask, `params`, `rig`,
+    `vertices`, `background` and what `render` draws are where it asked for them. Cameras and the generator are always on the CPU.
+
     Attributes:
         iteration: From 1.
         iterations: Of the whole fit.
@@ -50,7 +53,7 @@ class PriorRequest:
 
 @dataclass(frozen=True)
 class PriorViews:
-    """Extra views and what they should look like.
+    """Extra views and what they should look like, on any device: what is elsewhere than the avatar is moved, which on a GPU waits for it.
 
     Attributes:
         cameras: Of one image size.
@@ -83,8 +86,21 @@ class Prior(Protocol):
 
 
 @runtime_checkable
+class DevicePrior(Protocol):
+    """A prior that need not be asked on the CPU."""
+
+    def move_to(self, device: torch.device) -> torch.device:
+        """Called first of all, once a fit: the fit computes on `device`. Move there what computes, and return where requests' tensors
+        should be: `device`, or the CPU."""
+        ...
+
+
+@runtime_checkable
 class StatefulPrior(Protocol):
-    """A prior that remembers: checkpoints keep its `state`, and a resumed fit hands it back before anything else is asked."""
+    """A prior that remembers: checkpoints keep its `state`, and a resumed fit hands it back before anything else is asked.
+
+    States are on the CPU, so that a fit can go on on another device.
+    """
 
     @property
     def identity(self) -> str:
@@ -103,7 +119,8 @@ class MeasuredPrior(Protocol):
     """A prior that wants to know, before the first iteration, how good it is on this capture. What it finds is part of its `state`."""
 
     def measure(self, capture: Capture, numbers: Sequence[int]) -> None:
-        """Look at the training frames `numbers`; `capture.params` are those that the fit starts from. A resumed fit does not ask again."""
+        """Look at the training frames `numbers` of `capture`, which is on the CPU, with the parameters that the fit starts from. A resumed
+        fit does not ask again."""
         ...
 
     def notes(self) -> tuple[str, ...]:

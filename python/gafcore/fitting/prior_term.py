@@ -45,8 +45,8 @@ def prior_loss(
 ) -> PriorTerm | None:
     """L_img between the prior's targets and renders of its views; None where the prior has nothing to say.
 
-    Only the Gaussians follow it: pose and expression, and the camera's colours, are what the pictures say. The prior is asked on the CPU,
-    wherever the avatar is, and what it answers follows the avatar.
+    Only the Gaussians follow it: pose and expression, and the camera's colours, are what the pictures say. The prior is asked where `rig`
+    is, wherever the avatar is, and what it answers follows the avatar.
 
     Args:
         prior: Whom to ask.
@@ -59,27 +59,30 @@ def prior_loss(
         color: Gain and offset of the frame's camera, where fitted.
         iteration: From 1.
         config: Of the fit.
-        rig: The avatar's, on the CPU.
+        rig: The avatar's, where the prior is asked.
         perceptual: LPIPS, where there are weights.
     """
-    device = vertices.device
+    device, asked = vertices.device, rig.template.device
     request = PriorRequest(
         iteration=iteration,
         iterations=config.iterations,
         frame=frame,
-        params=avatar.params.detach().to("cpu"),
+        params=avatar.params.detach().to(asked),
         rig=rig,
-        vertices=vertices[0].cpu(),
+        vertices=vertices[0].to(asked),
         captured_on=captured_on,
-        render=_preview(avatar, vertices, background),
-        background=background.cpu(),
+        render=_preview(avatar, vertices, background, asked),
+        background=background.to(asked),
         generator=generator(config, "prior", iteration),
     )
     views = prior(request)
     if views is None or views.weight == 0:
         return None
     if views.timestep is not None and views.timestep != frame.timestep:
-        vertices = avatar.rig.vertices(params[views.timestep].detach())
+        moment, shared = views.timestep, RigParams.SHARED
+        # As an index the number would be brought to a GPU, which waits for it.
+        then = params.map(lambda name, x: x if name in shared else x.narrow(0, moment, 1))
+        vertices = avatar.rig.vertices(then.detach())
     background = background if views.background is None else views.background.to(device)
     blur = {} if views.eps2d is None else {"eps2d": views.eps2d}
     view = draw(pose_on(avatar, vertices), views.cameras, background, **blur)
@@ -89,16 +92,18 @@ def prior_loss(
     if views.squared:
         squares = (image - targets).square()
         return PriorTerm(views.weight * 0.5 * (squares if mask is None else squares * mask[..., None]).mean(), views.yields)
-    share = 1.0 if views.mask is None else float(views.mask.mean())
-    return PriorTerm(views.weight * share * image_loss(image, targets, config.loss, perceptual, mask), views.yields)
+    loss = image_loss(image, targets, config.loss, perceptual, mask)
+    # In doubles, as Python's product was, and not read from the device.
+    weight = views.weight if mask is None else (views.weight * mask.mean().double()).to(loss.dtype)
+    return PriorTerm(weight * loss, views.yields)
 
 
-def _preview(avatar: RiggedAvatar, vertices: Tensor, background: Tensor) -> Callable[..., Tensor]:
-    """The avatar as it is now, for a prior to look at."""
+def _preview(avatar: RiggedAvatar, vertices: Tensor, background: Tensor, asked: torch.device) -> Callable[..., Tensor]:
+    """The avatar as it is now, for a prior to look at on the device `asked`."""
 
     def preview(cameras: Sequence[Camera], behind: Tensor = background) -> Float[Tensor, "C H W 3"]:
         with torch.no_grad():
-            return draw(pose_on(avatar, vertices), cameras, behind).image.cpu()
+            return draw(pose_on(avatar, vertices), cameras, behind).image.to(asked)
 
     return preview
 

@@ -33,6 +33,7 @@ EPS2D = 0.3  # square pixels: the blur of splats that training pictures are draw
 _MOST_SUPERSAMPLED = 4  # 256 pixels for the shipped prior: four views cost as much as one training picture of 512
 _STEPS = 10  # of the whole schedule, as GAF's t/20 of 1000 would be 50: more do not help this prior
 _SET = ("targets", "seen", "within", "viewmats", "Ks", "side", "eps2d", "timestep", "background")
+_ON_HOST = ("side", "eps2d", "timestep")  # of a set: what is read as numbers; the rest is on the prior's device
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,10 @@ def is_pipeline(name: str) -> bool:
 
 
 class PseudoTruths:
-    """A `fitting.Prior` over the small prior's networks. `state` and `restore` let a resumed fit go on with the same pool.
+    """A `fitting.Prior` over the small prior's networks, asked on the fit's device. `state` and `restore` let a resumed fit go on with the
+    same pool.
+
+    On a GPU only an iteration that makes a new set waits: for the posed vertices, about which cameras and a crop are chosen on the host.
 
     Raises:
         InputError: `config` starts from something that needs a diffusion network, and `prior` has none.
@@ -127,6 +131,7 @@ class PseudoTruths:
         self.prior, self.config, self.n_views = prior, config, prior.n_views
         self._trust = Trust() if config.prior_trust == "measured" and config.prior_weight > 0 else None
         self._pool: list[dict[str, Tensor]] = []
+        self._device = torch.device("cpu")
         set_bytes = prior.n_views * (prior.size**2 * 5 + 4 * (16 + 9)) + 64
         self.capacity = max(1, config.prior_mb * 1_000_000 // set_bytes)
 
@@ -136,8 +141,14 @@ class PseudoTruths:
         digest = hashlib.sha256(json.dumps([asdict(self.config), self.prior.condition]).encode())
         for network in (self.prior.regression, self.prior.diffusion):
             for x in () if network is None else network.state_dict().values():
-                digest.update(x.numpy().tobytes())
+                digest.update(x.cpu().numpy().tobytes())
         return digest.hexdigest()
+
+    def move_to(self, device: torch.device) -> torch.device:
+        """Networks and pool go to the fit's device, and that is where to ask."""
+        self.prior, self._device = self.prior.to(device), device
+        self._pool = [self._placed(s) for s in self._pool]
+        return device
 
     def __call__(self, request: PriorRequest) -> PriorViews | None:
         share = 1.0 if self._trust is None else self._trust.share
@@ -146,18 +157,18 @@ class PseudoTruths:
             return None
         distilling = self.config.prior_start == "sds"
         if distilling or (request.iteration - 1) % self.config.refresh_every == 0:
-            self._pool.append(self._made(request))
+            self._pool.append(self._placed(self._made(request)))
             del self._pool[: -1 if distilling else -self.capacity]
         chosen = self._pool[int(torch.randint(len(self._pool), (), generator=request.generator))]
         views = torch.randperm(self.n_views, generator=request.generator)[: self.config.prior_views].tolist()
         size = int(chosen["side"])
         return PriorViews(
             cameras=[Camera(chosen["viewmats"][i], chosen["Ks"][i], size, size) for i in views],
-            targets=chosen["targets"][views].float() / 255,
+            targets=_rows(chosen["targets"], views).float() / 255,
             weight=weight,
             timestep=int(chosen["timestep"]),
             background=chosen["background"],
-            mask=chosen["within"][views].float() if distilling else self._trusted(chosen, views),
+            mask=_rows(chosen["within"], views).float() if distilling else self._trusted(chosen, views),
             squared=distilling,
             yields=self.config.prior_yields,
             eps2d=float(chosen["eps2d"]),
@@ -166,7 +177,12 @@ class PseudoTruths:
     def _trusted(self, chosen: dict[str, Tensor], views: list[int]) -> Float[Tensor, "N H W"]:
         """Weights of pixels. Of parts of the rig beyond the picture's edge the prior knows nothing: where a picture ended at the chin, it
         made shoulders half transparent."""
-        return (1 - (1 - self.config.prior_seen) * chosen["seen"][views].float()) * chosen["within"][views].float()
+        seen, within = (_rows(chosen[name], views).float() for name in ("seen", "within"))
+        return (1 - (1 - self.config.prior_seen) * seen) * within
+
+    def _placed(self, made: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A set where iterations read it."""
+        return {name: x.to("cpu" if name in _ON_HOST else self._device) for name, x in made.items()}
 
     def _faded(self, share: float) -> float:
         """What is left of the weight after this share of the fit."""
@@ -180,7 +196,7 @@ class PseudoTruths:
             InputError: A training frame has no mask.
         """
         if self._trust is not None:
-            self._trust = measured(self.prior, capture, numbers)
+            self._trust = measured(self.prior, capture, numbers, self._device)
 
     def notes(self) -> tuple[str, ...]:
         """What was measured."""
@@ -188,7 +204,7 @@ class PseudoTruths:
 
     def state(self) -> dict[str, Tensor]:
         """The pool, stacked, and what was measured."""
-        pool = {name: torch.stack([s[name] for s in self._pool]) for name in _SET} if self._pool else {}
+        pool = {name: torch.stack([s[name] for s in self._pool]).cpu() for name in _SET} if self._pool else {}
         return pool if self._trust is None else pool | self._trust.state()
 
     def restore(self, state: dict[str, Tensor]) -> None:
@@ -196,7 +212,7 @@ class PseudoTruths:
         if self._trust is not None:
             self._trust = Trust.of(state)
         n = len(state["timestep"]) if "timestep" in state else 0
-        self._pool = [{name: state[name][i].clone() for name in _SET} for i in range(n)]
+        self._pool = [self._placed({name: state[name][i].clone() for name in _SET}) for i in range(n)]
 
     def _made(self, request: PriorRequest) -> dict[str, Tensor]:
         """A set from the training picture of this iteration."""
@@ -260,10 +276,15 @@ def _as_fine(request: PriorRequest, cameras: list[Camera]) -> tuple[list[Camera]
     Every splat is widened by about a pixel, and the training pictures shape the splats to what they look like then: widened by more or
     less in metres, the same avatar is thicker or thinner, and what is fitted to that is wrong in the training pictures.
     """
-    camera, middle = request.frame.camera, request.vertices.mean(0)
+    camera, middle = request.frame.camera, request.vertices.mean(0).cpu()
     ratio = len(cameras) * _px_per_m(camera, middle) / sum(_px_per_m(c, middle) for c in cameras)
     factor = min(max(round(ratio), 1), _MOST_SUPERSAMPLED)
     return [resize(c, factor * c.width, factor * c.height) for c in cameras], EPS2D * (factor / ratio) ** 2
+
+
+def _rows(x: Tensor, numbers: list[int]) -> Tensor:
+    """These rows of `x`. As an index their numbers would be brought to a GPU, which waits for it."""
+    return torch.stack([x[i] for i in numbers])
 
 
 def _px_per_m(camera: Camera, point: Float[Tensor, "3"]) -> float:

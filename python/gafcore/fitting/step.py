@@ -46,7 +46,7 @@ class Scene:
         captured_on: RGB behind the head in the pictures.
         config: Of the fit.
         terms: Of the loss.
-        rig_of_prior: `rig` on the CPU, where priors are asked.
+        rig_of_prior: `rig` where the prior is asked, if that is elsewhere.
     """
 
     rig: Rig

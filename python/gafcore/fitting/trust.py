@@ -60,25 +60,26 @@ class Trust:
 
 
 @torch.no_grad()
-def measured(prior: SmallPrior, capture: Capture, numbers: Sequence[int]) -> Trust:
+def measured(prior: SmallPrior, capture: Capture, numbers: Sequence[int], device: torch.device | str = "cpu") -> Trust:
     """The prior on some of the training frames `numbers`, evenly spread.
 
     Every other picture is put on black instead of white: what is missing or too much at the outline shows against one of them, whatever
     the colour of the hair.
 
     Args:
-        prior: On the CPU.
-        capture: With the parameters that the fit starts from, there too.
+        prior: On `device`.
+        capture: With the parameters that the fit starts from, on the CPU.
         numbers: Of its training frames.
+        device: Where to compute.
 
     Raises:
         InputError: One of these frames has no mask.
     """
-    errors = []
+    errors, rig, params = [], capture.rig.to(device), capture.params.to(device)
     for k, place in enumerate(torch.linspace(0, len(numbers) - 1, min(_PICTURES, len(numbers))).round().int().tolist()):
         frame = capture.frames[numbers[place]]
-        vertices = capture.rig.vertices(capture.params[frame.timestep])[0]
-        rgba, background = cut_out(frame, capture.background), torch.full((3,), 1.0 - k % 2)
-        error = reproduction_error(prior, rgba, frame.camera, capture.rig, vertices, background)
+        vertices = rig.vertices(params[frame.timestep])[0]
+        rgba, background = cut_out(frame, capture.background).to(device), torch.full((3,), 1.0 - k % 2)
+        error = reproduction_error(prior, rgba, frame.camera, rig, vertices, background)
         errors += [] if error is None else [error]
     return Trust(math.fsum(errors) / len(errors)) if errors else Trust()

@@ -76,8 +76,8 @@ class SolverConfig:
         for name, value in vars(self).items():
             if isinstance(value, float) and not (math.isfinite(value) and value >= 0):
                 raise InputError(f"{name} must be a number, at least 0, got {value}")
-            if value == 0 and name not in ("data_weight", "score_share"):  # what is divided by
-                raise InputError(f"{name} must be > 0, got 0; a small number holds just as tightly")
+            if value == 0 and name != "score_share":  # what is divided by, the data weight where the focal length's sigma is estimated
+                raise InputError(f"{name} must be > 0, got 0; a small number does nearly the same")
 
     def first_differences(self) -> Smoothness:
         return Smoothness() if self.smoothness == "study" else gaf_smoothness()

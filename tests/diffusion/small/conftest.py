@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from gafcore.diffusion.small.people import N_VIEWS
-from gafcore.diffusion.small.store import TRAIN_SEED
+from gafcore.diffusion.small.store import FORMAT, TRAIN_SEED
 
 
 @pytest.fixture
@@ -26,5 +26,5 @@ def people_folder(tmp_path):
         "placements": rng.normal(size=(n, N_VIEWS, 4)).astype(np.float32),
         "cameras": rng.normal(size=(n, N_VIEWS + 1, 25)).astype(np.float32),
     }
-    save_file(arrays, tmp_path / f"people_{TRAIN_SEED}.safetensors")
+    save_file(arrays, tmp_path / f"people_{TRAIN_SEED}.safetensors", {"format": FORMAT})
     return tmp_path

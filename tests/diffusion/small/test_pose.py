@@ -7,14 +7,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.numpy import load_file, save_file
 
 from gafcore.diffusion.small.conditions import prepare
 from gafcore.diffusion.small.pose import mirrored, placement_of
 from gafcore.diffusion.small.resident import ResidentPeople, draw_batches
-from gafcore.diffusion.small.store import TRAIN_SEED, GrowingPeople, join, make_set, mirror, read_people
+from gafcore.diffusion.small.store import GrowingPeople, join, make_set, mirror
 from gafcore.diffusion.small.views import head_pose, view_camera
-from gafcore.errors import MissingError
 from gafcore.rigs import Rig, load_rig
 
 
@@ -59,15 +57,6 @@ def test_nothing_of_the_rigs_shape_is_left(people_folder):
     want = torch.from_numpy(people["placements"][1, [5, 2]])
     for y, x in ((7, 2), (0, 0)):
         assert torch.equal(bare.conditions[0, :, 1:, y, x], want[:, :3]) and torch.equal(bare.conditions[0, :, 0, y, x], want[:, 3])
-
-
-def test_old_files_are_told_from_new_ones(people_folder):
-    (path,) = people_folder.iterdir()
-    arrays = load_file(path)
-    del arrays["placements"]
-    save_file(arrays, path)
-    with pytest.raises(MissingError, match="has no placements: another version wrote it; make the people again"):
-        read_people(people_folder, TRAIN_SEED, 4)
 
 
 def test_batches_on_a_device_are_the_same(people_folder):

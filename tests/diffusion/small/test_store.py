@@ -1,11 +1,25 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
-from gafcore.diffusion.small.store import GrowingPeople, join, make_set, mirror, read_people, recolor, training_batch
-from gafcore.errors import MissingError
+from gafcore.diffusion.small.resident import ResidentPeople
+from gafcore.diffusion.small.store import (
+    TRAIN_SEED,
+    GrowingPeople,
+    join,
+    make_set,
+    mirror,
+    read_people,
+    recolor,
+    training_batch,
+    write_people,
+)
+from gafcore.errors import InputError, MissingError
 
 
 def test_a_set_is_composited_on_its_background(people_folder):
@@ -64,3 +78,18 @@ def test_joined_sets_keep_their_order(people_folder):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(MissingError, match="people_5.safetensors: no such file; make it with scripts/train_small_prior.py people"):
         read_people(tmp_path, 5, 3)
+
+
+@pytest.mark.parametrize(("metadata", "found"), [(None, "none"), ({"format": "gafcore people 0"}, "gafcore people 0")])
+def test_people_of_another_version_are_refused_by_every_reader(people_folder, metadata, found):
+    """Also where they would be kept beside new ones."""
+    (path,) = people_folder.iterdir()
+    save_file(load_file(path), path, metadata)
+    message = re.escape(f"{path}: has format {found!r}, expected 'gafcore people 1': ") + ".*render the people again in an empty folder"
+    for use in (
+        lambda: read_people(people_folder, TRAIN_SEED, 4),
+        lambda: ResidentPeople(people_folder, 4, torch.device("cpu")).refresh(),
+        lambda: write_people(None, people_folder, TRAIN_SEED, 4),
+    ):
+        with pytest.raises(InputError, match=message):
+            use()

@@ -47,7 +47,7 @@ def prepare(
     *,
     condition: str = "rig",
 ) -> Conditions:
-    """Conditions for views of a head.
+    """Conditions for views of a head, made where `rgba`, `rig` and `vertices` are. Cameras are on the CPU: crops are chosen there.
 
     Args:
         rgba: A picture: colour times coverage by the head, and coverage.
@@ -55,10 +55,10 @@ def prepare(
         rig: The head's.
         vertices: As tracked in the picture, metres.
         targets: Square cameras of the network's size (`random_views`).
-        background: RGB behind the head, in picture and views.
+        background: RGB behind the head, in picture and views; anywhere.
         condition: The networks' `NetworkConfig.condition`.
     """
-    size, pose = targets[0].width, head_pose(rig, vertices)
+    size, pose, background = targets[0].width, head_pose(rig, vertices), background.to(rgba)
     crop = head_crop(camera, pose, OVERSAMPLED * size)
     near = crop.cut(rgba, rgba.new_zeros(4))
     carried = carry(near, crop.camera(camera), targets, vertices, rig.faces, rig=rig)
@@ -71,7 +71,7 @@ def prepare(
     image = torch.cat([2 * picture - 1, normals])[None]
     given = (image, (2 * fill - 1).permute(0, 3, 1, 2)[None], conditions.permute(0, 3, 1, 2)[None])
     if condition == "pose":
-        placements = torch.stack([placement_of(target, pose) for target in targets])
+        placements = torch.stack([placement_of(target, pose) for target in targets]).to(rgba)
         given = pose_only(*given, background[None], placements[None])
     return Conditions(*given, cameras=tuple(targets), coverage=pooled[3], within=_within(carried, camera))
 
@@ -85,6 +85,7 @@ def _within(carried: Carried, camera: Camera) -> Float[Tensor, "N H W"]:
 
 def _in_picture(points: Float[Tensor, "N H W 3"], camera: Camera) -> Float[Tensor, "N H W"]:
     """1 for points that the picture would show, were nothing before them."""
+    camera = camera.to(points.device)
     x, y, w = ((points @ camera.viewmat[:3, :3].T + camera.viewmat[:3, 3]) @ camera.K.T).unbind(-1)
     return ((w > 0) & (x >= 0) & (x < camera.width * w) & (y >= 0) & (y < camera.height * w)).to(points.dtype)
 

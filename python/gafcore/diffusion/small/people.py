@@ -17,7 +17,7 @@ from gafcore.captures.synthetic.look import Look, random_look
 from gafcore.captures.synthetic.motion import random_identity, random_motion
 from gafcore.captures.synthetic.noise import generator, normal, uniform
 from gafcore.captures.synthetic.render import Model, render_views
-from gafcore.diffusion.small.found_hair import found_offset
+from gafcore.diffusion.small.found_hair import DETAIL, found_offset
 from gafcore.diffusion.small.pose import placement_of
 from gafcore.diffusion.small.views import HeadPose, head_pose, view_camera
 from gafcore.diffusion.small.warp import Carried, carry
@@ -28,7 +28,6 @@ from gafcore.types import Camera, RigParams
 SIZE = 64
 INPUT_SIZE = 128  # colours are carried from a picture of twice the resolution, as a capture offers
 N_VIEWS = 8  # made of each person; a training set is four of them
-_DETAIL = 0.25  # of hair and shadows: enough for 64 pixels, and three times as fast
 _N_MOMENTS = 24
 _LONG_HAIRED = 0.2  # share of people who get long hair instead of the style that their seed would give them
 
@@ -109,7 +108,7 @@ def _draw(rig: Rig, seed: int) -> _Drawn:
 
 def _modelled(rig: Rig, seed: int) -> tuple[_Drawn, Model]:
     drawn = _draw(rig, seed)
-    return drawn, make_model(rig, drawn.params, drawn.look, seed, 128, detail=_DETAIL, hair_length=drawn.hair_length)
+    return drawn, make_model(rig, drawn.params, drawn.look, seed, 128, detail=DETAIL, hair_length=drawn.hair_length)
 
 
 def _input_picture(model: Model, vertices: Float[Tensor, "V 3"], camera: Camera) -> Float[Tensor, "128 128 4"]:

@@ -35,7 +35,7 @@ def reproduction_error(
     The set's other views are asked from all around, as always. Nothing is random.
 
     Args:
-        prior: Whose regression.
+        prior: Whose regression; where `rgba`, `rig` and `vertices` are.
         rgba: A picture: colour times coverage by the head, and coverage.
         camera: That took it.
         rig: The head's.

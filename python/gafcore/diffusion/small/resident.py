@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors.numpy import load_file
 from torch import Tensor
 
 from gafcore.diffusion.small.people import N_VIEWS
 from gafcore.diffusion.small.pose import mirrored
-from gafcore.diffusion.small.store import TRAIN_SEED, Batch, chunks_there, posed
+from gafcore.diffusion.small.store import TRAIN_SEED, Batch, chunks_there, posed, read_chunk
 
 _KEPT = ("image", "image_normals", "targets", "fill", "visibility", "normals", "placements")  # what training reads of a `Person`
 
@@ -68,10 +67,14 @@ class ResidentPeople:
         self._read: set[Path] = set()
 
     def refresh(self, at_most: int | None = None) -> int:
-        """Take in files made since the last time, `at_most` of them; how many people there are now."""
+        """Take in files made since the last time, `at_most` of them; how many people there are now.
+
+        Raises:
+            InputError: One has another format than this version's.
+        """
         new = [p for p in chunks_there(self.folder, self.first_seed, self.capacity) if p not in self._read]
         for path in new[:at_most]:
-            self.add(load_file(path))
+            self.add(read_chunk(path))
             self._read.add(path)
         return self.count
 

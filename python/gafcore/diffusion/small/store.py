@@ -10,17 +10,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors.numpy import load_file, save_file
+from safetensors import safe_open
+from safetensors.numpy import save_file
 from torch import Tensor
 
 from gafcore.captures.synthetic.noise import generator, uniform
 from gafcore.diffusion.small.people import N_VIEWS, Person, make_person
 from gafcore.diffusion.small.pose import pose_only
-from gafcore.errors import MissingError
+from gafcore.errors import InputError, MissingError
 from gafcore.files import atomic_path
 from gafcore.rigs.base import Rig
 
 CHUNK = 32  # people in a file
+FORMAT = "gafcore people 1"  # another number when the arrays, or what a seed makes, mean something else
 TRAIN_SEED, TEST_SEED = 1_000_000, 2_000_000  # the first person's; demos and tests use small numbers
 
 
@@ -30,6 +32,9 @@ def write_people(
     """Make people `first_seed`... in files of `CHUNK`; files that are there already are kept, so a stopped run goes on.
 
     `parts` processes may share the work, each with its own `part`.
+
+    Raises:
+        InputError: A file that is there has another format.
     """
     for start in range(part * CHUNK, count, parts * CHUNK):
         n = min(CHUNK, count - start)
@@ -38,15 +43,42 @@ def write_people(
 
 
 def write_chunk(rig: Rig, folder: Path, first_seed: int, count: int) -> bool:
-    """One file of people; whether it had to be made."""
+    """One file of people; whether it had to be made.
+
+    Raises:
+        InputError: It is there in another format.
+    """
     path = folder / f"people_{first_seed}.safetensors"
     if path.exists():
+        with safe_open(path, "np") as file:
+            _check_format(path, file.metadata())
         return False
     people = [make_person(rig, first_seed + i) for i in range(count)]
     arrays = {name: np.ascontiguousarray(np.stack([getattr(p, name) for p in people])) for name in Person.names()}
     with atomic_path(path) as temporary:
-        save_file(arrays, temporary)
+        save_file(arrays, temporary, {"format": FORMAT})
     return True
+
+
+def read_chunk(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of one file of `write_chunk`.
+
+    Raises:
+        InputError: It has another format.
+    """
+    with safe_open(path, "np") as file:
+        _check_format(path, file.metadata())
+        return {name: file.get_tensor(name) for name in Person.names()}
+
+
+def _check_format(path: Path, metadata: dict[str, str] | None) -> None:
+    """Another version's people would pass for this one's: what a seed makes can change while names and shapes stay."""
+    found = (metadata or {}).get("format", "none")
+    if found != FORMAT:
+        raise InputError(
+            f"{path}: has format {found!r}, expected {FORMAT!r}: another version of gafcore wrote it;"
+            " render the people again in an empty folder with scripts/train_small_prior.py people"
+        )
 
 
 def chunks_there(folder: Path, first_seed: int, count: int) -> list[Path]:
@@ -60,15 +92,14 @@ def read_people(folder: Path, first_seed: int, count: int) -> dict[str, np.ndarr
 
     Raises:
         MissingError: A file is missing.
+        InputError: One has another format.
     """
     parts = []
     for start in range(0, count, CHUNK):
         path = folder / f"people_{first_seed + start}.safetensors"
         if not path.exists():
             raise MissingError(f"{path}: no such file; make it with scripts/train_small_prior.py people")
-        parts.append(load_file(path))
-        if absent := set(Person.names()) - set(parts[-1]):
-            raise MissingError(f"{path}: has no {', '.join(sorted(absent))}: another version wrote it; make the people again")
+        parts.append(read_chunk(path))
     return {name: np.concatenate([part[name] for part in parts])[:count] for name in Person.names()}
 
 

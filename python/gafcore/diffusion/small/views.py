@@ -32,12 +32,16 @@ class HeadPose:
 
 
 def head_pose(rig: Rig, vertices: Float[Tensor, "V 3"]) -> HeadPose:
-    """How the skull of a posed rig is turned, from the region "scalp" (all vertices where the rig has none), and where its middle is."""
-    none = torch.zeros(rig.n_vertices, dtype=torch.bool, device=vertices.device)
-    scalp = rig.regions.get("scalp", none)
+    """How the skull of a posed rig is turned, from the region "scalp" (all vertices where the rig has none), and where its middle is.
+
+    On the CPU, where cameras are made: this waits for vertices on a GPU.
+    """
+    template, vertices = rig.template.cpu(), vertices.cpu()
+    none = torch.zeros(rig.n_vertices, dtype=torch.bool)
+    scalp = rig.regions.get("scalp", none).cpu()
     scalp = scalp if bool(scalp.any()) else ~none
-    axes, _ = rigid_motion(rig.template[scalp], vertices[scalp])
-    head = scalp | rig.regions.get("face", none)
+    axes, _ = rigid_motion(template[scalp], vertices[scalp])
+    head = scalp | rig.regions.get("face", none).cpu()
     local = vertices[head] @ axes
     return HeadPose(axes, axes @ ((local.amin(0) + local.amax(0)) / 2))
 

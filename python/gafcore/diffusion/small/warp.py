@@ -12,7 +12,7 @@ from torch.nn.functional import avg_pool2d, grid_sample, interpolate, normalize
 
 from gafcore.avatars.appearance import complete_colors
 from gafcore.cameras import camera_position
-from gafcore.mesh import normal_map, rasterize, vertex_normals
+from gafcore.mesh import entries, normal_map, rasterize, sum_at, vertex_normals
 from gafcore.ops import interpolate as at_pixels
 from gafcore.rigs.base import Rig
 from gafcore.types import Camera
@@ -72,6 +72,7 @@ def look_up(
     rgba: Tensor, camera: Camera, points: Float[Tensor, "N H W 3"], normals: Tensor, vertices: Tensor, faces: Tensor
 ) -> tuple[Float[Tensor, "N H W 3"], Float[Tensor, "N H W"]]:
     """Colours of surface points in the picture, and 1 where the picture shows them."""
+    camera = camera.to(points.device)
     cam = points @ camera.viewmat[:3, :3].T + camera.viewmat[:3, 3]
     pixel = cam @ camera.K.T
     pixel = pixel[..., :2] / pixel[..., 2:].clamp_min(1e-6)
@@ -87,13 +88,15 @@ def look_up(
 
 def _guessed(rgba: Tensor, camera: Camera, rig: Rig, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, "V 3"]:
     """A colour for every vertex, from the faces that the picture shows."""
-    ids = rasterize(vertices, rig.faces, camera).triangle_ids[0]
+    ids, n_faces = rasterize(vertices, rig.faces, camera).triangle_ids[0].long(), rig.faces.shape[0]
     shown = (ids >= 0) & (rgba[..., 3] > _OPAQUE)
-    pixels = torch.cat([rgba[shown][:, :3] / rgba[shown][:, 3:], rgba.new_ones(int(shown.sum()), 1)], 1)
-    total = rgba.new_zeros(rig.faces.shape[0], 4).index_add_(0, ids[shown].long(), pixels)
+    pixels = torch.cat([rgba[..., :3] / rgba[..., 3:], torch.ones_like(rgba[..., :1])], -1)
+    # All pixels, those that are not shown to a row that is dropped: choosing them would wait for a GPU.
+    places = entries(torch.where(shown, ids, n_faces), 4)
+    total = sum_at(places, pixels.flatten(), 4 * (n_faces + 1)).view(-1, 4)[:n_faces]
     colors = complete_colors(rig, total[:, :3] / total[:, 3:].clamp_min(1), total[:, 3] > 0)
-    corners = torch.cat([colors, torch.ones_like(colors[:, :1])], 1).repeat_interleave(3, 0)
-    around = rgba.new_zeros(rig.n_vertices, 4).index_add_(0, rig.faces.flatten().long(), corners)
+    corners = torch.cat([colors, torch.ones_like(colors[:, :1])], 1)[:, None].expand(-1, 3, -1)
+    around = sum_at(entries(rig.faces.long(), 4), corners.flatten(), 4 * rig.n_vertices).view(-1, 4)
     return around[:, :3] / around[:, 3:].clamp_min(1)
 
 
