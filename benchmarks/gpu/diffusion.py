@@ -16,7 +16,8 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from benchmarks.gpu.measure import gpu_facts
+from benchmarks.gpu.facts import header
+from benchmarks.gpu.measure import first_line
 from gafcore.attention import use_backend
 from gafcore.diffusion import LatentUpsampler, MultiViewHeadPipeline, MultiViewUNet
 from gafcore.files import write_json
@@ -59,8 +60,8 @@ def measured(name: str, call: Callable[[], Any], runs: int = 3, **facts: object)
     torch.cuda.reset_peak_memory_stats()
     try:
         found = seconds(call, runs)
-    except torch.OutOfMemoryError as error:
-        return {"name": name, **facts, "error": str(error).splitlines()[0]}
+    except Exception as error:
+        return {"name": name, **facts, "error": first_line(error)}
     row = {"name": name, **facts, "median_s": statistics.median(found), "spread_s": max(found) - min(found)}
     row |= {"peak_gb": torch.cuda.max_memory_allocated() / 2**30, "runs": runs}
     print(row, flush=True)
@@ -87,7 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    report: dict[str, Any] = {"gpu": gpu_facts(), "results": []}
+    report = header("diffusion") | {"results": []}
     pipeline = full_size(torch.bfloat16)
     report["parameters"] = {
         k: sum(p.numel() for p in m.parameters()) for k, m in pipeline.components.items() if isinstance(m, torch.nn.Module)

@@ -7,7 +7,6 @@ without a prior: with CUDA graphs to the end, and the first iterations with and 
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
 import statistics
 import time
@@ -19,9 +18,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.measure import gpu_facts
+from benchmarks.gpu.facts import header
 from gafcore.captures.synthetic import SynthConfig, make
-from gafcore.cli.doctor import machine
 from gafcore.evaluation import evaluate
 from gafcore.files import write_json
 from gafcore.fitting import Execution, FitConfig, fit
@@ -92,10 +90,7 @@ def main() -> None:
     parser.add_argument("--timesteps", type=int, default=24)
     parser.add_argument("--graphs-only", action="store_true", help="leave out the kernels launched one by one: a quarter of a minute")
     args = parser.parse_args()
-    if not torch.cuda.is_available():
-        raise SystemExit("benchmarks.gpu: torch sees no GPU; nothing was measured")
-    report: dict[str, Any] = {"suite": "fit", "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")}
-    report |= {"machine": machine(), "gpu": gpu_facts(), "results": []}
+    report = header("fit") | {"results": []}
     begin = time.perf_counter()
     capture = person(args.size, args.timesteps)
     report["capture_seconds"] = round(time.perf_counter() - begin, 1)
@@ -109,6 +104,7 @@ def main() -> None:
             continue
         report["results"].append(measured(capture, config, graph, quality))
         write_json(args.out, report)
+    write_json(args.out, report | {"complete": True})
     print(f"wrote {args.out}")
 
 
