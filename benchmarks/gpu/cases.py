@@ -10,6 +10,7 @@ from torch import Tensor
 
 from benchmarks.gpu import ops, rasterizer
 from benchmarks.gpu.measure import backward
+from benchmarks.gpu.tiles import blocks_met
 from gafcore import interpolate, linear_blend_skinning, photometric_loss, rasterization, rasterize_mesh
 from tests.cases.images import ImageCase
 from tests.cases.rasterization import NAMES
@@ -24,8 +25,10 @@ class Case(NamedTuple):
 
 
 def pair_sizes(meta: dict[str, Any]) -> Sizes:
-    """What the rasterizer counted: splats in view, their pairs with tiles, and how many of these were walked, in whole buckets."""
-    return {"visible": int(meta["n_visible"]), "pairs": int(meta["n_pairs"]), "walked": int(meta["n_pairs_blended"])}
+    """What the rasterizer counted: splats in view, their pairs with tiles, and how many of these were walked, in whole buckets.
+    And the pairs of a splat and a warp, for which it has no counter."""
+    found = {"visible": int(meta["n_visible"]), "pairs": int(meta["n_pairs"]), "walked": int(meta["n_pairs_blended"])}
+    return found | {"walks": blocks_met(meta, 8, 4)}
 
 
 def rasterizer_case(n: int, size: str, degree: int, batch: int = 1) -> Case:
@@ -37,7 +40,7 @@ def rasterizer_case(n: int, size: str, degree: int, batch: int = 1) -> Case:
         with torch.no_grad():
             args = [scene.tensors[k] for k in NAMES]
             meta = rasterization(*args, scene.Ks, scene.width, scene.height, sh_degree=degree)[2]
-        fixed = {"gaussians": n, "cameras": batch, "width": scene.width, "height": scene.height, "sh": degree}
+        fixed = {"gaussians": n, "cameras": batch, "width": scene.width, "height": scene.height, "sh": degree, "backward": 1}
         return fixed | pair_sizes(meta)
 
     return Case(scene.step(), sizes)
@@ -64,7 +67,8 @@ def mesh_case() -> Case:
         return interpolate(vertices, faces, raster.triangle_ids, raster.barycentrics).square().sum()
 
     fixed = {"cameras": 4, "width": 512, "height": 512, "vertices": len(vertices), "faces": len(faces), "channels": 3}
-    return Case(backward(image, [vertices]), lambda: fixed)
+    covered = int((rasterize_mesh(vertices, faces, viewmats, Ks, 512, 512).triangle_ids >= 0).sum())
+    return Case(backward(image, [vertices]), lambda: fixed | {"covered": covered})
 
 
 def skinning_case() -> Case:
@@ -90,7 +94,16 @@ def animation_case(n: int = 100_000) -> Case:
     cameras, poses = animation.motion(avatar, 768, 768)
     renderer = animation.CompiledRenderer(avatar, 768, 768, graph=False)  # kernel by kernel, as the graph has them
     rig = avatar.rig
-    fixed = {"gaussians": n, "cameras": 1, "width": 768, "height": 768, "sh": 0, "poses": 1, "joints": len(rig.joint_regressor)}
+    fixed = {
+        "gaussians": n,
+        "cameras": 1,
+        "width": 768,
+        "height": 768,
+        "sh": 0,
+        "backward": 0,
+        "poses": 1,
+        "joints": len(rig.joint_regressor),
+    }
     fixed |= {"vertices": len(rig.template), "faces": len(rig.faces)}
     draw = lambda: renderer([cameras[7]], poses[7])  # noqa: E731
     return Case(draw, lambda: fixed | pair_sizes(draw().meta))

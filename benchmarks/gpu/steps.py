@@ -57,7 +57,7 @@ def training(n: int) -> Training:
         adam.step()
 
     def sizes() -> dict[str, int]:
-        fixed = {"gaussians": n, "cameras": 1, "width": scene.width, "height": scene.height, "sh": 0, "poses": 1}
+        fixed = {"gaussians": n, "cameras": 1, "width": scene.width, "height": scene.height, "sh": 0, "backward": 1, "poses": 1}
         fixed |= {"vertices": vertices.shape[1], "faces": len(faces), "numbers": target.numel()}
         return fixed | {"parameters": sum(x.numel() for x in adam.tensors.values())}
 
