@@ -6,11 +6,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from benchmarks.devices import BEST, timed
 from benchmarks.heads import bare_head, with_count
 from benchmarks.memory import growth_mib, needs_linux
 from gafcore.avatars import RiggedAvatar, render
 from gafcore.cameras import from_angles
-from gafcore.devices import resolve
 from gafcore.types import Camera
 
 SIZES = {"256x256": (256, 256), "512x512": (512, 512), "802x550": (550, 802)}  # width, height
@@ -29,23 +29,21 @@ def view(size: str) -> Camera:
 
 def frame(avatar: RiggedAvatar, camera: Camera) -> None:
     with torch.no_grad():
-        image = render(avatar, [camera], avatar.params).image
-    if image.is_cuda:
-        torch.cuda.synchronize()
+        render(avatar, [camera], avatar.params)
 
 
 @pytest.mark.benchmark(group="render")
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("n_gaussians", N_GAUSSIANS)
 def test_frame(benchmark, head, n_gaussians, size):
-    device = resolve()
-    benchmark.pedantic(frame, (with_count(head, n_gaussians).to(device), view(size).to(device)), rounds=15, warmup_rounds=2)
-    benchmark.extra_info["device"] = device.type
+    device = torch.device(BEST)
+    timed(benchmark, BEST, frame, with_count(head, n_gaussians).to(device), view(size).to(device), rounds=15, warmup_rounds=2)
     benchmark.extra_info["frames a second"] = 1 / benchmark.stats["median"]
 
 
 SETUP = """
 from benchmarks.bench_render import frame, view
+from benchmarks.devices import BEST, timed
 from benchmarks.heads import bare_head, with_count
 head = bare_head()
 frame(with_count(head, 1000), view("256x256"))

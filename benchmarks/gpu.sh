@@ -99,9 +99,10 @@ part_build() {
   program nvcc || return
   needs torch pybind11 || return
   program cmake || return
-  local generator=()
+  local generator=() architecture
+  architecture=$(capability '%d%d') || { left_out "needs a GPU, to compile for it: torch sees none"; return; }
   command -v ninja > /dev/null && generator=(-G Ninja)
-  cmake -S . -B "$out/build" "${generator[@]}" -DGAF_CUDA=ON -DGAF_CUDA_ARCHITECTURES="$(capability '%d%d')-real" \
+  cmake -S . -B "$out/build" "${generator[@]}" -DGAF_CUDA=ON -DGAF_CUDA_ARCHITECTURES="$architecture-real" \
     -DPython_EXECUTABLE="$(command -v "$PYTHON")" -Dpybind11_DIR="$("$PYTHON" -m pybind11 --cmakedir)" &&
     cmake --build "$out/build" -j "$(nproc)" && cmake --install "$out/build" --prefix python
 }
@@ -132,7 +133,7 @@ install_peer() {
 part_peers() {
   [ -d "$PEERS" ] || { left_out "needs PEERS, a folder of wheels or source trees: named is \"$PEERS\""; return; }
   program nvcc || return
-  TORCH_CUDA_ARCH_LIST=$(capability '%d.%d') || return 1
+  TORCH_CUDA_ARCH_LIST=$(capability '%d.%d') || { left_out "needs a GPU, to compile for it: torch sees none"; return; }
   export TORCH_CUDA_ARCH_LIST MAX_JOBS
   MAX_JOBS=$(nproc)
   rm -rf "$GAFCORE_PEERS_LEFT_OUT" "$out/peers" "$out"/peers.* "$TORCH_EXTENSIONS_DIR" # a build that was killed leaves a lock that the next waits for

@@ -98,6 +98,16 @@ def test_bench_goes_on_after_a_failure_and_says_what_was_left_out(tmp_path, caps
     assert not (tmp_path / "out" / "a.json").exists()
 
 
+def test_bench_runs_where_it_is_told(tmp_path, capsys, monkeypatch):
+    body = "import os\ndef test_one(benchmark):\n    benchmark.extra_info['asked'] = os.environ['GAFCORE_BENCH_DEVICE']\n    benchmark(sum, [1])\n"
+    (tmp_path / "bench_x.py").write_text(body)
+    assert main(["bench", "x", "--benchmarks", str(tmp_path), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    assert json.loads((tmp_path / "out" / "x.json").read_text())["results"][0]["extra"] == {"asked": "cpu"}
+    monkeypatch.setattr("gafcore.devices.cuda_missing", lambda: "nothing is there")
+    assert main(["bench", "x", "--benchmarks", str(tmp_path), "--device", "cuda"]) == 2
+    assert "nothing is there" in capsys.readouterr().err
+
+
 def test_rows_convert_seconds_to_milliseconds():
     stats = {"rounds": 3, "median": 0.002, "iqr": 0.0005, "min": 0.001}
     (row,) = rows({"benchmarks": [{"name": "bench_a[1]", "group": None, "stats": stats, "extra_info": {}}]})
