@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,12 @@ METRICS = (
     "Eligible Warps Per Scheduler", "Warp Cycles Per Issued Instruction", "Avg. Active Threads Per Warp", "Registers Per Thread",
     "Waves Per SM", "Block Limit Registers", "Block Limit Shared Mem", "Theoretical Occupancy", "Achieved Occupancy",
 )  # fmt: skip
+
+
+def short(signature: str) -> str:
+    """`blend_tiles<3>` of `void gaf::cuda::(anonymous namespace)::blend_tiles<(int)3>(gaf::cuda::BlendPass, bool)`."""
+    found = re.search(r"(\w+)(<[^<>]*>)?\(", signature.replace("(anonymous namespace)", ""))
+    return re.sub(r"\((?:int|bool)\)", "", f"{found[1]}{found[2] or ''}") if found else signature
 
 
 def kernels(text: str) -> dict[str, dict[str, Any]]:
@@ -36,7 +43,7 @@ def kernels(text: str) -> dict[str, dict[str, Any]]:
     for r in csv.DictReader(lines):
         if r["Metric Name"] not in METRICS:
             continue
-        key = f"{r['Kernel Name'].split('(')[0].removeprefix('void ')} {r['Grid Size']} {r['Block Size']}"
+        key = f"{short(r['Kernel Name'])} {r['Grid Size']} {r['Block Size']}"
         if launch_of.get(key) != r["ID"]:
             launch_of[key], found[key] = r["ID"], {"grid": r["Grid Size"], "block": r["Block Size"]}
         found[key][r["Metric Name"]] = [float(r["Metric Value"].replace(",", "")), r["Metric Unit"]]

@@ -28,7 +28,7 @@ def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(animation, "Memory", NoMemory)
     monkeypatch.setattr(animation, "frames_a_second", lambda draw, n: (draw(0), 100.0, 1.0)[1:])
     # A graph needs a GPU; what it holds is drawn all the same.
-    monkeypatch.setattr(animation, "CompiledRenderer", lambda *a, graph, half: CompiledRenderer(*a, graph=False, half=half))
+    monkeypatch.setattr(animation, "CompiledRenderer", lambda *a, graph, half=False: CompiledRenderer(*a, graph=False, half=half))
     monkeypatch.setattr(animation, "SIZES", {"a": (24, 16), "b": (16, 24), "c": (24, 24)})
     monkeypatch.setattr(animation, "MOMENTS", 8)
     monkeypatch.setattr(animation, "N_GAUSSIANS", (100, 200, 300, 400))

@@ -99,7 +99,8 @@ def test_bench_goes_on_after_a_failure_and_says_what_was_left_out(tmp_path, caps
 
 
 def test_bench_runs_where_it_is_told(tmp_path, capsys, monkeypatch):
-    body = "import os\ndef test_one(benchmark):\n    benchmark.extra_info['asked'] = os.environ['GAFCORE_BENCH_DEVICE']\n    benchmark(sum, [1])\n"
+    body = "import os\ndef test_one(benchmark):\n    benchmark(sum, [1])\n"
+    body += "    benchmark.extra_info['asked'] = os.environ['GAFCORE_BENCH_DEVICE']\n"
     (tmp_path / "bench_x.py").write_text(body)
     assert main(["bench", "x", "--benchmarks", str(tmp_path), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
     assert json.loads((tmp_path / "out" / "x.json").read_text())["results"][0]["extra"] == {"asked": "cpu"}
