@@ -1,7 +1,11 @@
-"""`python -m benchmarks.gpu.report FOLDER`: the files of a run of benchmarks/gpu.sh as tables, FOLDER/report.md."""
+"""`python -m benchmarks.gpu.report FOLDER`: the files of a run of benchmarks/gpu.sh as tables, FOLDER/report.md.
+
+The standard library alone: it must also say that gafcore could not be built.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -9,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu import roofline
-from gafcore.files import atomic_path, read_json
 
 Report = dict[str, Any]
 PARTS = (
@@ -45,6 +48,10 @@ FIGURES = (
 )
 COUNTERS = ("Duration", "Compute (SM) Throughput", "Issue Slots Busy", "DRAM Throughput", "L2 Cache Throughput", "Achieved Occupancy")
 COUNTERS += ("Registers Per Thread",)
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def table(columns: tuple[str, ...], rows: list[list[object]]) -> list[str]:
@@ -234,8 +241,7 @@ def sizes_of(folder: Path, report: Report) -> Report:
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    with atomic_path(folder / "report.md") as path:
-        path.write_text("\n".join(made(folder)), encoding="utf-8")
+    (folder / "report.md").write_text("\n".join(made(folder)), encoding="utf-8")
     print(f"wrote {folder / 'report.md'}")
 
 

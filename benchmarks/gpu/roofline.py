@@ -5,13 +5,13 @@ Times are measured (PROFILE.json, benchmarks/gpu/profile.py); bytes and instruct
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.gpu.counts import Sizes, count, kernel_name
-from gafcore.files import read_json
 
 SCHEDULERS = 4  # of a multiprocessor, each a warp instruction a cycle
 MULTIPROCESSORS = {"NVIDIA H200": 132, "NVIDIA H100 80GB HBM3": 132}  # for files from before that was recorded
@@ -65,8 +65,8 @@ def uncounted(kernels: list[dict[str, Any]], sizes: Sizes) -> list[str]:
 
 
 def main() -> None:
-    report = read_json(Path(sys.argv[1]))
-    sizes = read_json(Path(sys.argv[2]))["sizes"] if len(sys.argv) > 2 else report.get("sizes", {})
+    report = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    sizes = json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))["sizes"] if len(sys.argv) > 2 else report.get("sizes", {})
     print("\n".join(table(report, sizes)))
 
 
