@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmarks.gpu import ops, rasterizer
 from benchmarks.gpu.measure import backward
-from benchmarks.gpu.tiles import blocks_met
+from benchmarks.gpu.tiles import pair_sizes
 from gafcore import interpolate, linear_blend_skinning, photometric_loss, rasterization, rasterize_mesh
 from tests.cases.images import ImageCase
 from tests.cases.rasterization import NAMES
@@ -22,13 +22,6 @@ Sizes = dict[str, int]
 class Case(NamedTuple):
     step: Callable[[], Any]
     sizes: Callable[[], Sizes]  # asks the device, so not within what is timed
-
-
-def pair_sizes(meta: dict[str, Any]) -> Sizes:
-    """What the rasterizer counted: splats in view, their pairs with tiles, and how many of these were walked, in whole buckets.
-    And the pairs of a splat and a warp, for which it has no counter."""
-    found = {"visible": int(meta["n_visible"]), "pairs": int(meta["n_pairs"]), "walked": int(meta["n_pairs_blended"])}
-    return found | {"walks": blocks_met(meta, 8, 4)}
 
 
 def rasterizer_case(n: int, size: str, degree: int, batch: int = 1) -> Case:

@@ -1,12 +1,8 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
-from benchmarks.gpu import cases, counts, kernels, ops, rasterizer, roofline
-from benchmarks.gpu.tiles import blocks_met
-from gafcore import rasterization
-from tests.cases.rasterization import NAMES
+from benchmarks.gpu import cases, counts, kernels, ops, roofline
 
 # 512 Gaussians with harmonics of one degree, two cameras of 64 x 32 pixels: 4 x 2 = 8 tiles each, 4,096 pixels in all, and 16 groups of 32
 # splats, so one block of pairs a camera. 5,000 pairs of which 4,352 = 17 x 256 were walked, by 9,000 warps.
@@ -70,38 +66,6 @@ def test_every_counted_kernel_exists():
     assert set(counts.COUNTS) - former <= set(kernels.names())
 
 
-def test_the_rows_of_tiles_that_an_ellipse_spans():
-    """A circle of radius 10 about (24, 24), whose opacity makes it end there: 2 ln(255 o) = 100 / 25."""
-    opacity = float(torch.tensor(2.0).exp() / 255)
-    meta = {
-        "means2d": torch.tensor([[[24.0, 24.0], [24.0, 24.0]]]),
-        "conics": torch.tensor([[[1 / 25, 0.0, 1 / 25], [1.0, 0.0, 1.0]]]),
-        "opacities": torch.tensor([[opacity, opacity]]),
-        "radii": torch.tensor([[[10, 10], [0, 0]]]),  # the second is not drawn
-        "width": 48,
-        "height": 48,
-    }
-    assert blocks_met(meta, 16, 16) == 9 - 4  # centres at 15.5 and 32.5 are 8.5 away, so no corner tile
-    assert blocks_met(meta, 48, 1) == 20  # rows of centres from 14.5 to 33.5
-    assert blocks_met(meta, 1, 48) == 20
-    assert blocks_met(meta | {"width": 20}, 16, 16) == 3 - 0 + 1 - 0  # tiles 0 and 1 of the rows that are met
-
-
-def test_pairs_are_the_rasterizers():
-    scene = rasterizer_view()
-    with torch.no_grad():
-        meta = rasterization(*(scene.tensors[k] for k in NAMES), scene.Ks, scene.width, scene.height, sh_degree=0)[2]
-    assert abs(blocks_met(meta, 32, 32) / int(meta["n_pairs"]) - 1) < 1e-3  # the CPU's tiles
-
-
-def rasterizer_view() -> rasterizer.View:
-    before, rasterizer.DEVICE = rasterizer.DEVICE, "cpu"
-    try:
-        return rasterizer.view(3000, "256x256", 0, 1)
-    finally:
-        rasterizer.DEVICE = before
-
-
 def test_every_case_runs_and_knows_its_sizes(on_cpu, monkeypatch):
     monkeypatch.setattr(cases, "ImageCase", lambda name, shape: ops.ImageCase(name, (24, 16, 3)))
     small = [
@@ -115,7 +79,7 @@ def test_every_case_runs_and_knows_its_sizes(on_cpu, monkeypatch):
     for case in small:
         case.step()
         found.append(case.sizes())
-    assert found[0]["cameras"] == 2 and found[0]["pairs"] >= found[0]["visible"] > 0 and found[0]["walks"] >= found[0]["pairs"]
+    assert found[0]["cameras"] == 2 and found[0]["pairs"] >= found[0]["visible"] > 0 and found[0]["walks"] >= found[0]["visible"]
     assert found[1]["parameters"] == 40 * 14 and found[1]["numbers"] == 3 * 256 * 256
     for kernel in ("blend_tiles", "bind_fwd_kernel", "skin_fwd_kernel"):
         assert counts.count(kernel, found[2]) is not None
