@@ -154,11 +154,10 @@ part_peers() {
 }
 
 part_test() {
-  kernels && needs pytest hypothesis || return
-  local parallel=() more=()
+  kernels && needs pytest hypothesis skimage av plyfile safetensors scipy PIL rich || return
+  local parallel=()
   "$PYTHON" -c 'import xdist' 2> /dev/null && parallel=(-n 6)
-  "$PYTHON" -c 'import diffusers, transformers' 2> /dev/null && more=(tests/attention) || echo "tests/attention left out: needs diffusers, transformers"
-  "$PYTHON" -m pytest -m gpu tests/gpu tests/ops tests/test_render.py "${more[@]}" -p no:cacheprovider -rs "${parallel[@]}" --junitxml "$out/tests.xml"
+  "$PYTHON" -m pytest -m gpu tests/gpu tests/ops tests/attention tests/test_render.py -p no:cacheprovider -rs "${parallel[@]}" --junitxml "$out/tests.xml"
 }
 
 sanitize() {

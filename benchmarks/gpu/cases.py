@@ -80,18 +80,18 @@ def step_case(n: int) -> Case:
     return Case(training.step, lambda: training.sizes() | pair_sizes(training.meta()))
 
 
-def animation_case(n: int = 100_000) -> Case:
+def animation_case(n: int = 100_000, size: int = 768) -> Case:
     from benchmarks.gpu import animation  # avatars need libraries that the ops do not
 
     avatar = animation.with_count(animation.bare_head(), n).to(animation.DEVICE)
-    cameras, poses = animation.motion(avatar, 768, 768)
-    renderer = animation.CompiledRenderer(avatar, 768, 768, graph=False)  # kernel by kernel, as the graph has them
+    cameras, poses = animation.motion(avatar, size, size)
+    renderer = animation.CompiledRenderer(avatar, size, size, graph=False)  # kernel by kernel, as the graph has them
     rig = avatar.rig
     fixed = {
         "gaussians": n,
         "cameras": 1,
-        "width": 768,
-        "height": 768,
+        "width": size,
+        "height": size,
         "sh": 0,
         "backward": 0,
         "poses": 1,

@@ -71,7 +71,7 @@ def test_every_case_runs_and_knows_its_sizes(on_cpu, monkeypatch):
     small = [
         cases.rasterizer_case(40, "256x256", 3, 2),
         cases.step_case(40),
-        cases.animation_case(100),
+        cases.animation_case(100, 64),
         cases.loss_case(),
         cases.skinning_case(),
     ]
