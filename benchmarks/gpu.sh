@@ -181,7 +181,7 @@ part_synccheck() {
 part_ops() { kernels && "$PYTHON" -m benchmarks.gpu.suites ops --out "$out/ops.json"; }
 part_rasterize() { kernels && "$PYTHON" -m benchmarks.gpu.suites rasterize --out "$out/rasterize.json"; }
 part_scale() { kernels && "$PYTHON" -m benchmarks.gpu.suites scale --out "$out/scale.json"; }
-part_fit() { kernels && needs av plyfile safetensors scipy PIL rich && "$PYTHON" -m benchmarks.gpu.fit --out "$out/fit.json"; }
+part_fit() { kernels && needs plyfile safetensors scipy PIL rich && "$PYTHON" -m benchmarks.gpu.fit --out "$out/fit.json"; }
 part_profile() { kernels && "$PYTHON" -m benchmarks.gpu.profile --out "$out/profile.json"; }
 part_ncu() {
   program ncu || return

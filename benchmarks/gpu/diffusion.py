@@ -1,4 +1,4 @@
-"""The full-size prior on a GPU: memory and time of a refresh and of a training step. `python -m benchmarks.gpu.diffusion --out FILE.json`.
+"""The full-size prior on a GPU: memory and time of a refresh. `python -m benchmarks.gpu.diffusion --out FILE.json`.
 
 Stable Diffusion 2.1's sizes with random weights: what a refresh costs does not depend on what the weights say.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,20 +68,18 @@ def measured(name: str, call: Callable[[], Any], runs: int = 3, **facts: object)
     return row
 
 
-def refresh_rows(pipeline: MultiViewHeadPipeline) -> list[dict[str, Any]]:
+def refresh_rows(pipeline: MultiViewHeadPipeline) -> Iterator[dict[str, Any]]:
     """A refresh: four views of 256 x 256 encoded, noised to t, denoised with guidance in strides of 20, upsampled, decoded at 512 x 512."""
     g = torch.Generator().manual_seed(0)
     image, renders = torch.rand(3, 256, 256, generator=g), torch.rand(4, 3, 256, 256, generator=g)
     normals = torch.nn.functional.normalize(torch.randn(4, 3, 256, 256, generator=g), dim=1)
-    rows = []
     for graph, backend in ((False, "sdpa"), (True, "sdpa"), (True, "triton")):
         pipeline.enable_graphs() if graph else pipeline.disable_graphs()
         use_backend(backend)
         for level in LEVELS:
             call = lambda: pipeline(image, normals, renders, level, generator=torch.Generator().manual_seed(1), output_type="pt")  # noqa: B023, E731
-            rows.append(measured("refresh", call, attention=backend, graph=graph, strength=level, dtype=str(pipeline.unet.dtype)))
+            yield measured("refresh", call, attention=backend, graph=graph, strength=level, dtype=str(pipeline.unet.dtype))
     use_backend(None)
-    return rows
 
 
 def main() -> None:
@@ -93,8 +91,10 @@ def main() -> None:
     report["parameters"] = {
         k: sum(p.numel() for p in m.parameters()) for k, m in pipeline.components.items() if isinstance(m, torch.nn.Module)
     }
-    report["results"] += refresh_rows(pipeline)
-    write_json(args.out, report)
+    for row in refresh_rows(pipeline):
+        report["results"].append(row)
+        write_json(args.out, report)  # after each, so that a run that is cut off leaves what it has
+    write_json(args.out, report | {"complete": True})
     print(f"wrote {args.out}")
 
 

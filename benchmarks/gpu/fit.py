@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.facts import header
+from benchmarks.gpu.measure import failed
 from gafcore.captures.synthetic import SynthConfig, make
 from gafcore.evaluation import evaluate
 from gafcore.files import write_json
@@ -42,6 +43,10 @@ def person(size: int, timesteps: int) -> Capture:
     return capture
 
 
+def name_of(graph: bool) -> str:
+    return f"fit, {'graphs' if graph else 'kernels launched one by one'}"
+
+
 def measured(capture: Capture, config: FitConfig, graph: bool, quality: bool) -> dict[str, Any]:
     """A row: the fit's own wall-clock seconds, the device's milliseconds an iteration in blocks, memory, and how good the avatar is."""
     torch.cuda.empty_cache()
@@ -61,7 +66,7 @@ def measured(capture: Capture, config: FitConfig, graph: bool, quality: bool) ->
     quarters = statistics.quantiles(ms, n=4)
     seconds = result.seconds["total"]
     row: dict[str, Any] = {
-        "name": f"fit, {'graphs' if graph else 'kernels launched one by one'}",
+        "name": name_of(graph),
         "iterations": result.iterations,
         "seconds": round(seconds, 3),
         "start_seconds": round(wall - seconds, 3),
@@ -102,7 +107,11 @@ def main() -> None:
     for config, graph, quality in ((part, False, False), (part, True, False), (whole, True, True)):
         if args.graphs_only and not graph:
             continue
-        report["results"].append(measured(capture, config, graph, quality))
+        try:
+            row = measured(capture, config, graph, quality)
+        except Exception as error:
+            row = failed(name_of(graph), error, iterations=config.iterations)
+        report["results"].append(row)
         write_json(args.out, report)
     write_json(args.out, report | {"complete": True})
     print(f"wrote {args.out}")

@@ -200,4 +200,11 @@ def adam_rows() -> list[Row]:
     return rows
 
 
-GROUPS: list[Callable[[], list[Row]]] = [binding_rows, loss_rows, adam_rows, skinning_rows, mesh_rows, interpolate_rows]
+GROUPS: list[Callable[[], list[Row]]] = [
+    binding_rows,
+    loss_rows,
+    adam_rows,
+    skinning_rows,
+    interpolate_rows,
+    mesh_rows,
+]  # nvdiffrast last: it may compile
