@@ -62,6 +62,15 @@ def test_profile_and_counters(lines):
     assert any(line.startswith("| animated 100k 768x768: blend_tiles<3> | 129216.0 ns | 19.29 % |") for line in lines)
 
 
+def test_the_documents_roofline_is_what_the_files_say(lines):
+    document = (RESULTS.parents[2] / "docs" / "kernels" / "roofline.md").read_text(encoding="utf-8").splitlines()
+    (begin,) = (i for i, line in enumerate(lines) if line.startswith("| case | kernel | measured, us |"))
+    table = lines[begin : lines.index("", begin)]
+    at = document.index(table[0])
+    assert document[at : at + len(table)] == table
+    assert "|  | `photometric_bwd_kernel` | 46.3 | 201.33 | 103 % |  |" in table
+
+
 def test_the_committed_report_is_what_the_files_say(lines):
     assert (RESULTS / "report.md").read_text(encoding="utf-8") == "\n".join(lines)
 
