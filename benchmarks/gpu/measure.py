@@ -6,6 +6,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -105,11 +106,23 @@ def replayed(call: Callable[[], Any]) -> Callable[[], None]:
     with torch.cuda.stream(side):
         for _ in range(3):
             call()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        call()
+    current = torch.cuda.current_stream()
+    current.wait_stream(side)
+    graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+    try:
+        with torch.cuda.graph(graph, pool=pool):
+            call()
+    except BaseException:
+        _give_up_capture(current, pool)
+        raise
     return graph.replay
+
+
+def _give_up_capture(current: torch.cuda.Stream, pool: tuple[int, int]) -> None:
+    """After a capture that failed, torch may stay on its stream and believe that it is still capturing, and then every later row fails."""
+    torch.cuda.set_stream(current)
+    with suppress(Exception):  # not all versions of torch have it, and some have done it
+        torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
 
 
 def backward(call: Callable[[], Tensor], leaves: list[Tensor]) -> Callable[[], None]:

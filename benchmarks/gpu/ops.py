@@ -63,13 +63,17 @@ def skinning_rows() -> list[Row]:
     return rows
 
 
+def images(size: str, batch: int) -> tuple[Tensor, Tensor]:
+    image, target, _ = ImageCase("", (*SIZES[size], 3)).inputs(torch.float32)
+    x, y = (z.to(DEVICE).expand(batch, -1, -1, -1).contiguous() for z in (image, target))
+    return x.requires_grad_(), y
+
+
 def loss_rows() -> list[Row]:
     rows = []
-    for size, (height, width) in SIZES.items():
+    for size in SIZES:
         for batch in BATCHES:
-            image, target, _ = ImageCase("", (height, width, 3)).inputs(torch.float32)
-            x, y = (z.to(DEVICE).expand(batch, -1, -1, -1).contiguous() for z in (image, target))
-            x.requires_grad_()
+            x, y = images(size, batch)
             facts = dict(size=size, batch=batch)
             with torch.no_grad():
                 call = lambda: photometric_loss(x, y)  # noqa: B023, E731
@@ -82,17 +86,21 @@ def loss_rows() -> list[Row]:
             # Forward reads two images and writes a gradient; backward reads three and writes one.
             step = backward(loss, [x])
             rows += called_and_replayed("photometric_loss forward+backward", step, n_bytes=7 * 4 * x.numel(), **facts)
-            rows += fused_ssim_rows(x, y, facts)
     return rows
 
 
-def fused_ssim_rows(x: Tensor, y: Tensor, facts: dict[str, Any]) -> list[Row]:
+def fused_ssim_rows() -> list[Row]:
     """fused-ssim beside an L1 in torch; where it cannot be captured, its replayed row says so."""
     if (module := peer("fused_ssim")) is None:
         return []
-    a, b = x.detach().permute(0, 3, 1, 2).contiguous().requires_grad_(), y.permute(0, 3, 1, 2).contiguous()
-    loss = lambda: 0.8 * (a - b).abs().mean() + 0.2 * (1 - module.fused_ssim(a, b))  # noqa: E731
-    return called_and_replayed("peer fused_ssim + L1 forward+backward", backward(loss, [a]), **facts)
+    rows = []
+    for size in SIZES:
+        for batch in BATCHES:
+            a, b = (z.detach().permute(0, 3, 1, 2).contiguous() for z in images(size, batch))
+            a.requires_grad_()
+            loss = lambda: 0.8 * (a - b).abs().mean() + 0.2 * (1 - module.fused_ssim(a, b))  # noqa: B023, E731
+            rows += called_and_replayed("peer fused_ssim + L1 forward+backward", backward(loss, [a]), size=size, batch=batch)
+    return rows
 
 
 def views(size: int, cameras: int) -> tuple[Tensor, Tensor]:
@@ -200,11 +208,5 @@ def adam_rows() -> list[Row]:
     return rows
 
 
-GROUPS: list[Callable[[], list[Row]]] = [
-    binding_rows,
-    loss_rows,
-    adam_rows,
-    skinning_rows,
-    interpolate_rows,
-    mesh_rows,
-]  # nvdiffrast last: it may compile
+# Peers last: they may compile, or fail in ways of their own.
+GROUPS: list[Callable[[], list[Row]]] = [binding_rows, loss_rows, adam_rows, skinning_rows, interpolate_rows, mesh_rows, fused_ssim_rows]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -60,8 +61,7 @@ def test_peers_have_rows_and_their_errors_too(on_cpu, monkeypatch):
     errors = [r["error"] for r in rows if r["name"].startswith("peer gsplat packed")]
     assert errors == ["AssertionError"] * 2
     assert all("error" not in r for r in rows if r["name"].startswith("peer gsplat dense"))
-    x = torch.rand(1, 16, 16, 3)
-    assert [r.get("error") for r in ops.fused_ssim_rows(x, x.clone(), {})] == [None, None]
+    assert [r.get("error") for r in ops.fused_ssim_rows()] == [None] * 18
 
 
 def test_a_group_that_lacks_a_library_is_a_row(on_cpu):
@@ -102,6 +102,43 @@ def test_a_graph_counts_what_it_allocates_while_it_is_captured(on_cpu, monkeypat
 
     monkeypatch.setattr(measure, "replayed", capture)
     assert measure.replayed_row("a", lambda: None)["peak_mb"] == 7.0
+
+
+def test_a_capture_that_fails_does_not_spoil_the_next(monkeypatch):
+    class Stream:
+        def wait_stream(self, other: object) -> None:
+            pass
+
+    @contextmanager
+    def capture(graph, pool):
+        torch.cuda.set_stream("the capture's")
+        yield
+        torch.cuda.set_stream("the caller's")
+
+    streams, ended = [], []
+    caller = Stream()
+    for name, value in {
+        "Stream": Stream,
+        "current_stream": lambda: caller,
+        "stream": lambda stream: nullcontext(),
+        "CUDAGraph": lambda: SimpleNamespace(replay="replay"),
+        "graph_pool_handle": lambda: (0, 7),
+        "graph": capture,
+        "set_stream": streams.append,
+        "current_device": lambda: 1,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", lambda *a: ended.append(a), raising=False)
+    assert measure.replayed(lambda: None) == "replay" and streams == ["the capture's", "the caller's"] and not ended
+    calls = iter([None, None, None, RuntimeError("not permitted")])
+
+    def call() -> None:
+        if (error := next(calls)) is not None:
+            raise error
+
+    with pytest.raises(RuntimeError, match="not permitted"):
+        measure.replayed(call)
+    assert streams[-1] is caller and ended == [(1, (0, 7))]
 
 
 def test_backward_leaves_no_gradients_behind():
