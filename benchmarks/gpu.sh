@@ -37,10 +37,11 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
 shift
-cd "$root" || exit 2
 PYTHON=${PYTHON:-python3}
 WHEELS=${WHEELS:+$(realpath -m "$WHEELS")}
+PEERS=${PEERS:+$(realpath -m "$PEERS")}
 PEERS=${PEERS:-${WHEELS:+$WHEELS/peers}}
+cd "$root" || exit 2
 export PYTHON WHEELS PEERS
 export PYTHONPATH="$root/python:$root:$out/deps:$out/peers${PYTHONPATH:+:$PYTHONPATH}"
 export PATH="$out/deps/bin:$PATH"

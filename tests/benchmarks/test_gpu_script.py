@@ -45,7 +45,7 @@ def run(tmp_path):
     def call(*parts: str, **variables: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHON": str(folder / "python"), "PATH": f"{folder}:{os.environ['PATH']}", **variables}
         command = ["bash", str(SCRIPT), str(tmp_path / "out"), *parts]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, cwd=tmp_path)
 
     return call
 
@@ -94,7 +94,7 @@ def test_parts_run_in_their_order_and_one_does_not_end_the_others(run, tmp_path)
 
 
 def test_a_part_that_lacks_a_library_names_it(run, tmp_path):
-    assert run("fit", "scale", MISSING="scipy plyfile", WHEELS=str(tmp_path / "wheels")).returncode == 0
+    assert run("fit", "scale", MISSING="scipy plyfile", WHEELS="wheels").returncode == 0
     reason = f"needs plyfile, scipy: not in {tmp_path / 'wheels'}, or the part deps has not run"
     assert outcome(tmp_path, "fit") == ("left out", reason)
     assert outcome(tmp_path, "scale") == ("passed", "")
@@ -118,7 +118,7 @@ def test_a_peer_that_does_not_build_is_left_out_for_good(run, tmp_path):
     peers.mkdir(parents=True)
     for name in ("gsplat-1.5.3-py3-none-any.whl", "fused-ssim"):
         (peers / name).touch()
-    said = run("peers", WHEELS=str(tmp_path / "wheels"))
+    said = run("peers", WHEELS="wheels")
     assert said.returncode == 0, said.stdout
     lines = (tmp_path / "out" / "peers_left_out.txt").read_text().splitlines()
     assert sorted(lines) == [
