@@ -27,10 +27,11 @@
 #   report      OUT_DIR/report.md from the files of the parts that ran
 #
 # Environment: PYTHON (python3); WHEELS; PEERS (WHEELS/peers), a folder of wheels or source trees of peers (gsplat, fused_ssim, nvdiffrast),
-# installed without network into OUT_DIR/peers; LIMIT, seconds a part may take (530); GAFCORE_COMMIT, or a file COMMIT, where there is no git.
+# installed without network into OUT_DIR/peers; LIMIT, seconds a part may take (530); BUDGET_S, seconds a row is
+# called for (0.12); GAFCORE_COMMIT, or a file COMMIT, where there is no git.
 # Nothing is estimated: a part that cannot run says why in the report.
 set -uo pipefail
-[ $# -ge 1 ] || { sed -n '2,31p' "$0"; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,/^set /{/^#/p}' "$0"; exit 2; }
 ALL=(wheels deps build peers test memcheck racecheck initcheck synccheck ops rasterize scale fit profile ncu attention diffusion report)
 LEFT_OUT=3 # the status of a part that cannot run here; its last line says why
 root=$(cd "$(dirname "$0")/.." && pwd)

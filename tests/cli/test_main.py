@@ -10,6 +10,12 @@ from gafcore.cli.main import main, report
 from gafcore.errors import GafError, InputError
 
 
+@pytest.fixture(autouse=True)
+def _no_worker(monkeypatch):
+    """`gafcore bench` runs pytest of its own, which would measure nothing as a worker of pytest-xdist."""
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+
+
 def test_help_lists_the_commands(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
