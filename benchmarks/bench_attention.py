@@ -8,6 +8,7 @@ The rows that belong into python/gafcore/attention/choices.json are printed at t
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 
 import pytest
@@ -16,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gafcore.attention import multiview_attention
 
-GPU = torch.cuda.is_available()
+GPU = torch.cuda.is_available() and os.environ.get("GAFCORE_BENCH_DEVICE") != "cpu"  # needs no kernels of gafcore
 DEVICE, DTYPE = ("cuda", torch.bfloat16) if GPU else ("cpu", torch.float32)
 
 

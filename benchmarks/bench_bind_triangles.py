@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from benchmarks.devices import devices, moved, timed
 from gafcore import bind_triangles
 from tests.cases.bindings import BindingCase
 from tests.reference import bind_triangles as reference
@@ -21,18 +22,20 @@ def inputs(n_gaussians: int):
 
 @counts
 @ops
-def test_forward(benchmark, op, n_gaussians):
-    benchmark.pedantic(OPS[op], inputs(n_gaussians), rounds=ROUNDS[op], warmup_rounds=1)
+@devices
+def test_forward(benchmark, device, op, n_gaussians):
+    timed(benchmark, device, OPS[op], *moved(inputs(n_gaussians), device), rounds=ROUNDS[op])
 
 
 @counts
 @ops
-def test_forward_backward(benchmark, op, n_gaussians):
-    args = tuple(x.requires_grad_() if x.is_floating_point() else x for x in inputs(n_gaussians))
+@devices
+def test_forward_backward(benchmark, device, op, n_gaussians):
+    args = tuple(x.requires_grad_() if x.is_floating_point() else x for x in moved(inputs(n_gaussians), device))
 
     def step():
         sum(x.sum() for x in OPS[op](*args)).backward()
         for x in args:
             x.grad = None
 
-    benchmark.pedantic(step, rounds=ROUNDS[op], warmup_rounds=1)
+    timed(benchmark, device, step, rounds=ROUNDS[op])

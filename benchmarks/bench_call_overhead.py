@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.devices import devices
 from gafcore import bind_triangles, interpolate, linear_blend_skinning, photometric_loss, rasterization, rasterize_mesh
 from gafcore.cameras import from_angles
 
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 SIZE = 16
 
 
@@ -74,7 +74,7 @@ def measure(benchmark, step: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize("op", cases("cpu"))
-@pytest.mark.parametrize("device", DEVICES)
+@devices
 def test_forward(benchmark, op, device):
     call, leaves = cases(device)[op]
     with torch.no_grad():
@@ -82,7 +82,7 @@ def test_forward(benchmark, op, device):
 
 
 @pytest.mark.parametrize("op", cases("cpu"))
-@pytest.mark.parametrize("device", DEVICES)
+@devices
 def test_forward_backward(benchmark, op, device):
     call, leaves = cases(device)[op]
     leaves = [x.detach().clone().requires_grad_() for x in leaves]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from benchmarks.devices import devices, moved, timed
 from gafcore import interpolate
 from gafcore.cameras import from_angles
 from gafcore.mesh import rasterize
@@ -26,14 +27,16 @@ def scene(n_channels: int):
 
 @ops
 @channels
-def test_forward(benchmark, op, channels):
-    benchmark.pedantic(OPS[op], scene(channels), rounds=ROUNDS[op], warmup_rounds=1)
+@devices
+def test_forward(benchmark, device, op, channels):
+    timed(benchmark, device, OPS[op], *moved(scene(channels), device), rounds=ROUNDS[op])
 
 
 @ops
 @channels
-def test_forward_backward(benchmark, op, channels):
-    attributes, faces, ids, barycentrics = scene(channels)
+@devices
+def test_forward_backward(benchmark, device, op, channels):
+    attributes, faces, ids, barycentrics = moved(scene(channels), device)
     attributes.requires_grad_()
     barycentrics.requires_grad_()
 
@@ -41,4 +44,4 @@ def test_forward_backward(benchmark, op, channels):
         OPS[op](attributes, faces, ids, barycentrics).sum().backward()
         attributes.grad = barycentrics.grad = None
 
-    benchmark.pedantic(step, rounds=ROUNDS[op], warmup_rounds=1)
+    timed(benchmark, device, step, rounds=ROUNDS[op])

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.devices import devices, moved, timed
 from gafcore import linear_blend_skinning
 from gafcore.rigs.skinning import axis_angle_to_matrix, joint_transforms
 from tests.cases.skinning import HEAD, SkinningCase
@@ -32,14 +33,16 @@ def inputs(n_batch: int, n_vertices: int) -> tuple[Tensor, Tensor, Tensor, Tenso
 
 @sizes
 @ops
-def test_forward(benchmark, op, n_batch, n_vertices):
-    benchmark.pedantic(OPS[op], inputs(n_batch, n_vertices), rounds=50, warmup_rounds=3)
+@devices
+def test_forward(benchmark, device, op, n_batch, n_vertices):
+    timed(benchmark, device, OPS[op], *moved(inputs(n_batch, n_vertices), device), rounds=50, warmup_rounds=3)
 
 
 @sizes
 @ops
-def test_forward_backward(benchmark, op, n_batch, n_vertices):
-    vertices, weights, axis_angles, joints, parents, translations = inputs(n_batch, n_vertices)
+@devices
+def test_forward_backward(benchmark, device, op, n_batch, n_vertices):
+    vertices, weights, axis_angles, joints, parents, translations = moved(inputs(n_batch, n_vertices), device)
     leaves = [x.requires_grad_() for x in (vertices, axis_angles, joints, translations)]
 
     def step():
@@ -47,4 +50,4 @@ def test_forward_backward(benchmark, op, n_batch, n_vertices):
         for x in leaves:
             x.grad = None
 
-    benchmark.pedantic(step, rounds=50, warmup_rounds=3)
+    timed(benchmark, device, step, rounds=50, warmup_rounds=3)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
+from benchmarks.devices import devices, moved, timed
 from gafcore import photometric_loss
 from tests.cases.images import ImageCase
 from tests.reference import photometric_loss as reference
@@ -21,7 +22,7 @@ sizes = pytest.mark.parametrize("size", SIZES, ids=[f"{h}x{w}" for h, w in SIZES
 def separable(image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Ten convolutions with eleven taps instead of five with 121."""
     x, y = (z.permute(2, 0, 1)[:, None] for z in (image, target))
-    taps = reference.window(image.dtype).sum(0)
+    taps = reference.window(image.dtype).to(image.device).sum(0)
 
     def mean(z: Tensor) -> Tensor:
         return conv2d(conv2d(z, taps[None, None, None, :], padding=(0, 5)), taps[None, None, :, None], padding=(5, 0))
@@ -50,15 +51,17 @@ ops = pytest.mark.parametrize("op", OPS)
 
 @sizes
 @ops
-def test_forward(benchmark, size, op):
-    image, target, _ = ImageCase("", (*size, 3)).inputs(torch.float32)
-    benchmark.pedantic(OPS[op], (image, target), rounds=ROUNDS[op], warmup_rounds=1)
+@devices
+def test_forward(benchmark, device, size, op):
+    image, target, _ = moved(ImageCase("", (*size, 3)).inputs(torch.float32), device)
+    timed(benchmark, device, OPS[op], image, target, rounds=ROUNDS[op])
 
 
 @sizes
 @ops
-def test_forward_backward(benchmark, size, op):
-    image, target, _ = ImageCase("", (*size, 3)).inputs(torch.float32)
+@devices
+def test_forward_backward(benchmark, device, size, op):
+    image, target, _ = moved(ImageCase("", (*size, 3)).inputs(torch.float32), device)
     image.requires_grad_()
 
     def step():
@@ -66,15 +69,16 @@ def test_forward_backward(benchmark, size, op):
         (0.8 * l1 + 0.2 * (1 - ssim)).backward()
         image.grad = None
 
-    benchmark.pedantic(step, rounds=ROUNDS[op], warmup_rounds=1)
+    timed(benchmark, device, step, rounds=ROUNDS[op])
 
 
-def test_forward_backward_masked(benchmark):
-    image, target, mask = ImageCase("", (512, 512, 3), masked=True).inputs(torch.float32)
+@devices
+def test_forward_backward_masked(benchmark, device):
+    image, target, mask = moved(ImageCase("", (512, 512, 3), masked=True).inputs(torch.float32), device)
     image.requires_grad_()
 
     def step():
         sum(photometric_loss(image, target, mask)).backward()
         image.grad = None
 
-    benchmark.pedantic(step, rounds=20, warmup_rounds=3)
+    timed(benchmark, device, step, rounds=20, warmup_rounds=3)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from benchmarks.devices import devices, moved, timed
 from benchmarks.memory import ROOT, growth_mib, needs_linux
 from gafcore import rasterization
 from tests.cases.rasterization import NAMES, RESOLUTIONS, head_ball
@@ -42,6 +44,11 @@ def forward_and_backward(scene, tensors, upstream):
     return image
 
 
+def ball(n, resolution, degree, device):
+    scene, upstream = head_ball(n, resolution, degree)
+    return replace(scene, Ks=scene.Ks.to(device)), upstream.to(device)
+
+
 def leaves(scene):
     """Gradients for the Gaussians, as the yardstick gives them, not for camera and background."""
     return {k: v.requires_grad_(k in NAMES[:5]) for k, v in scene.tensors(torch.float32).items()}
@@ -50,21 +57,23 @@ def leaves(scene):
 @every_degree
 @every_resolution
 @every_size
-def test_forward(benchmark, n, resolution, degree):
+@devices
+def test_forward(benchmark, device, n, resolution, degree):
     benchmark.group = f"{resolution} SH {degree} forward"
-    scene, _ = head_ball(n, resolution, degree)
-    tensors = scene.tensors(torch.float32)
-    _, _, meta = benchmark(scene.call, rasterization, tensors)
+    scene, _ = ball(n, resolution, degree, device)
+    tensors = moved(scene.tensors(torch.float32), device)
+    _, _, meta = timed(benchmark, device, scene.call, rasterization, tensors)
     benchmark.extra_info.update(pairs=int(meta["n_pairs"]), blended=int(meta["n_pairs_blended"]), threads=THREADS)
 
 
 @every_degree
 @every_resolution
 @every_size
-def test_forward_backward(benchmark, n, resolution, degree):
+@devices
+def test_forward_backward(benchmark, device, n, resolution, degree):
     benchmark.group = f"{resolution} SH {degree} forward+backward"
-    scene, upstream = head_ball(n, resolution, degree)
-    benchmark(forward_and_backward, scene, leaves(scene), upstream)
+    scene, upstream = ball(n, resolution, degree, device)
+    timed(benchmark, device, forward_and_backward, scene, moved(leaves(scene), device), upstream)
     benchmark.extra_info.update(threads=THREADS)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from benchmarks.devices import devices, moved, timed
 from gafcore import rasterize_mesh
 from gafcore.cameras import from_angles
 from gafcore.mesh import antialiased, rasterize, vertex_normals
@@ -20,39 +21,43 @@ def scene(size: int):
 
 
 @sizes
-def test_forward(benchmark, size):
-    args = scene(size)
-    raster = benchmark.pedantic(rasterize_mesh, args, rounds=20, warmup_rounds=3)
+@devices
+def test_forward(benchmark, device, size):
+    raster = timed(benchmark, device, rasterize_mesh, *moved(scene(size), device), rounds=20, warmup_rounds=3)
     benchmark.extra_info["covered"] = float((raster.triangle_ids >= 0).float().mean())
 
 
 @pytest.mark.parametrize("size", [256, 512])
-def test_forward_backward(benchmark, size):
-    vertices, *rest = scene(size)
+@devices
+def test_forward_backward(benchmark, device, size):
+    vertices, *rest = moved(scene(size), device)
     vertices.requires_grad_()
-    gradients = (torch.ones(1, size, size, 3), torch.ones(1, size, size))
+    gradients = (torch.ones(1, size, size, 3, device=device), torch.ones(1, size, size, device=device))
 
     def step():
         torch.autograd.backward(rasterize_mesh(vertices, *rest)[1:], gradients)
         vertices.grad = None
 
-    benchmark.pedantic(step, rounds=20, warmup_rounds=3)
+    timed(benchmark, device, step, rounds=20, warmup_rounds=3)
 
 
-def test_sixteen_cameras(benchmark):
+@devices
+def test_sixteen_cameras(benchmark, device):
     vertices, faces = sphere(160)
-    cameras = [from_angles(0.2 * i, 0.2, 1.0, focal_px=1024, width=256, height=256) for i in range(16)]
-    benchmark.pedantic(rasterize, (vertices.float(), faces, cameras), rounds=10, warmup_rounds=2)
+    cameras = [from_angles(0.2 * i, 0.2, 1.0, focal_px=1024, width=256, height=256).to(torch.device(device)) for i in range(16)]
+    timed(benchmark, device, rasterize, vertices.float().to(device), faces.to(device), cameras, rounds=10, warmup_rounds=2)
 
 
-def test_antialiased(benchmark):
+@devices
+def test_antialiased(benchmark, device):
     """A 512 x 512 mask from 4 x 4 points a pixel."""
     vertices, faces = sphere(160)
-    camera = from_angles(0.4, 0.2, 1.0, focal_px=2048, width=512, height=512)
-    args = (lambda raster: (raster.triangle_ids >= 0).float()[..., None], vertices.float(), faces, camera)
-    benchmark.pedantic(antialiased, args, rounds=5, warmup_rounds=1)
+    camera = from_angles(0.4, 0.2, 1.0, focal_px=2048, width=512, height=512).to(torch.device(device))
+    shade = lambda raster: (raster.triangle_ids >= 0).float()[..., None]  # noqa: E731
+    timed(benchmark, device, antialiased, shade, vertices.float().to(device), faces.to(device), camera, rounds=5)
 
 
-def test_vertex_normals(benchmark):
+@devices
+def test_vertex_normals(benchmark, device):
     vertices, faces = sphere(160)
-    benchmark.pedantic(vertex_normals, (vertices.float(), faces), rounds=20, warmup_rounds=3)
+    timed(benchmark, device, vertex_normals, vertices.float().to(device), faces.to(device), rounds=20, warmup_rounds=3)

@@ -3,40 +3,23 @@ On a GPU where there is one that gafcore can use; memory is the CPU's."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
+from benchmarks.devices import BEST, timed
+from benchmarks.heads import bare_head, with_count
 from benchmarks.memory import growth_mib, needs_linux
-from gafcore.avatars import RiggedAvatar, init_avatar, render
+from gafcore.avatars import RiggedAvatar, render
 from gafcore.cameras import from_angles
-from gafcore.devices import resolve
-from gafcore.rigs import load_rig
 from gafcore.types import Camera
 
 SIZES = {"256x256": (256, 256), "512x512": (512, 512), "802x550": (550, 802)}  # width, height
 N_GAUSSIANS = (10_000, 50_000, 100_000)
 
 
-def bare_head() -> RiggedAvatar:
-    rig = load_rig("procedural")
-    return init_avatar(rig, rig.neutral(1), opacity=0.9)
-
-
 @pytest.fixture(scope="module")
 def head() -> RiggedAvatar:
     return bare_head()
-
-
-def with_count(avatar: RiggedAvatar, n: int) -> RiggedAvatar:
-    """`n` Gaussians spread evenly over the triangles, each about half as large as its triangle."""
-    faces = len(avatar)
-    source = torch.arange(n) * faces // n if n < faces else torch.arange(n) % faces
-    tensors = {name: x[source].clone() for name, x in avatar.parameters().items()}
-    tensors["log_scales"] += torch.tensor([0.4, 0.05, 0.4]).log()
-    tensors["means"] += 0.3 * torch.randn(n, 3, generator=torch.Generator().manual_seed(0))
-    return replace(avatar, binding=avatar.binding[source], **tensors)
 
 
 def view(size: str) -> Camera:
@@ -46,23 +29,22 @@ def view(size: str) -> Camera:
 
 def frame(avatar: RiggedAvatar, camera: Camera) -> None:
     with torch.no_grad():
-        image = render(avatar, [camera], avatar.params).image
-    if image.is_cuda:
-        torch.cuda.synchronize()
+        render(avatar, [camera], avatar.params)
 
 
 @pytest.mark.benchmark(group="render")
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("n_gaussians", N_GAUSSIANS)
 def test_frame(benchmark, head, n_gaussians, size):
-    device = resolve()
-    benchmark.pedantic(frame, (with_count(head, n_gaussians).to(device), view(size).to(device)), rounds=15, warmup_rounds=2)
-    benchmark.extra_info["device"] = device.type
+    device = torch.device(BEST)
+    timed(benchmark, BEST, frame, with_count(head, n_gaussians).to(device), view(size).to(device), rounds=15, warmup_rounds=2)
     benchmark.extra_info["frames a second"] = 1 / benchmark.stats["median"]
 
 
 SETUP = """
-from benchmarks.bench_render import bare_head, frame, view, with_count
+from benchmarks.bench_render import frame, view
+from benchmarks.devices import BEST, timed
+from benchmarks.heads import bare_head, with_count
 head = bare_head()
 frame(with_count(head, 1000), view("256x256"))
 avatar, camera = with_count(head, int(sys.argv[1])), view(sys.argv[2])

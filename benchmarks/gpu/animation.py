@@ -10,15 +10,17 @@ from typing import Any
 
 import torch
 
-from benchmarks.bench_render import bare_head, with_count
-from benchmarks.gpu.measure import row
+from benchmarks.gpu.measure import Memory, Row, failed, row
+from benchmarks.heads import bare_head, with_count
 from gafcore.avatars import RiggedAvatar
 from gafcore.cameras import from_angles
 from gafcore.render import CompiledRenderer
 from gafcore.types import Camera, RigParams
 
 SIZES = {"512x512": (512, 512), "802x550": (550, 802), "768x768": (768, 768)}  # width, height
-N_GAUSSIANS = (50_000, 100_000)
+N_GAUSSIANS = (10_000, 50_000, 100_000, 300_000)
+DEVICE = "cuda"
+KINDS = ((False, False), (True, False), (True, True))  # graph, half-precision harmonics
 MOMENTS = 64  # of the motion: cameras and poses differ from frame to frame
 FRAMES, RUNS = 256, 7
 
@@ -51,22 +53,28 @@ def frames_a_second(draw: Callable[[int], Any], n: int = FRAMES) -> tuple[float,
     return statistics.median(found), quarters[2] - quarters[0]
 
 
-def animation_rows() -> list[dict[str, object]]:
+def animated_row(avatar: RiggedAvatar, size: str, graph: bool, half: bool) -> Row:
     """`median_ms` is the device's time of single frames; `frames_per_s` is counted by the host over many, Python included."""
-    rows = []
+    name = "animated avatar: skin, bind, draw"
+    facts = dict(gaussians=len(avatar), size=size, graph=graph, half=half)
+    width, height = SIZES[size]
+    try:
+        cameras, poses = motion(avatar, width, height)
+        memory = Memory()
+        renderer = CompiledRenderer(avatar, width, height, graph=graph, half=half)
+        draw = lambda i: renderer([cameras[i % MOMENTS]], poses[i % MOMENTS])  # noqa: E731
+        for i in range(MOMENTS):  # the room for pairs becomes known
+            draw(i)
+        found = row(name, lambda: draw(7), memory=memory, **facts)
+        if "error" not in found:
+            found["frames_per_s"], found["frames_per_s_iqr"] = frames_a_second(draw, FRAMES if graph else FRAMES // 8)
+            print(f"    {found['frames_per_s']:.0f} frames a second", flush=True)
+    except Exception as error:
+        return failed(name, error, **facts)
+    return found
+
+
+def animation_rows() -> list[Row]:
     head = bare_head()
-    for n in N_GAUSSIANS:
-        avatar = with_count(head, n).to("cuda")
-        for size, (width, height) in SIZES.items():
-            cameras, poses = motion(avatar, width, height)
-            for graph, half in ((False, False), (True, False), (True, True)):
-                renderer = CompiledRenderer(avatar, width, height, graph=graph, half=half)
-                draw = lambda i: renderer([cameras[i % MOMENTS]], poses[i % MOMENTS])  # noqa: B023, E731
-                for i in range(MOMENTS):  # the room for pairs becomes known
-                    draw(i)
-                facts = dict(gaussians=n, size=size, graph=graph, half=half)
-                found = row("animated avatar: skin, bind, draw", lambda: draw(7), **facts)  # noqa: B023
-                found["frames_per_s"], found["frames_per_s_iqr"] = frames_a_second(draw, FRAMES if graph else FRAMES // 8)
-                print(f"    {found['frames_per_s']:.0f} frames a second", flush=True)
-                rows.append(found)
-    return rows
+    avatars = (with_count(head, n).to(DEVICE) for n in N_GAUSSIANS)
+    return [animated_row(avatar, size, graph, half) for avatar in avatars for size in SIZES for graph, half in KINDS]

@@ -1,4 +1,4 @@
-"""The full-size prior on a GPU: memory and time of a refresh and of a training step. `python -m benchmarks.gpu.diffusion --out FILE.json`.
+"""The full-size prior on a GPU: memory and time of a refresh. `python -m benchmarks.gpu.diffusion --out FILE.json`.
 
 Stable Diffusion 2.1's sizes with random weights: what a refresh costs does not depend on what the weights say.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from benchmarks.gpu.measure import gpu_facts
+from benchmarks.gpu.facts import header
+from benchmarks.gpu.measure import first_line
 from gafcore.attention import use_backend
 from gafcore.diffusion import LatentUpsampler, MultiViewHeadPipeline, MultiViewUNet
 from gafcore.files import write_json
@@ -59,41 +60,41 @@ def measured(name: str, call: Callable[[], Any], runs: int = 3, **facts: object)
     torch.cuda.reset_peak_memory_stats()
     try:
         found = seconds(call, runs)
-    except torch.OutOfMemoryError as error:
-        return {"name": name, **facts, "error": str(error).splitlines()[0]}
+    except Exception as error:
+        return {"name": name, **facts, "error": first_line(error)}
     row = {"name": name, **facts, "median_s": statistics.median(found), "spread_s": max(found) - min(found)}
     row |= {"peak_gb": torch.cuda.max_memory_allocated() / 2**30, "runs": runs}
     print(row, flush=True)
     return row
 
 
-def refresh_rows(pipeline: MultiViewHeadPipeline) -> list[dict[str, Any]]:
+def refresh_rows(pipeline: MultiViewHeadPipeline) -> Iterator[dict[str, Any]]:
     """A refresh: four views of 256 x 256 encoded, noised to t, denoised with guidance in strides of 20, upsampled, decoded at 512 x 512."""
     g = torch.Generator().manual_seed(0)
     image, renders = torch.rand(3, 256, 256, generator=g), torch.rand(4, 3, 256, 256, generator=g)
     normals = torch.nn.functional.normalize(torch.randn(4, 3, 256, 256, generator=g), dim=1)
-    rows = []
     for graph, backend in ((False, "sdpa"), (True, "sdpa"), (True, "triton")):
         pipeline.enable_graphs() if graph else pipeline.disable_graphs()
         use_backend(backend)
         for level in LEVELS:
             call = lambda: pipeline(image, normals, renders, level, generator=torch.Generator().manual_seed(1), output_type="pt")  # noqa: B023, E731
-            rows.append(measured("refresh", call, attention=backend, graph=graph, strength=level, dtype=str(pipeline.unet.dtype)))
+            yield measured("refresh", call, attention=backend, graph=graph, strength=level, dtype=str(pipeline.unet.dtype))
     use_backend(None)
-    return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    report: dict[str, Any] = {"gpu": gpu_facts(), "results": []}
+    report = header("diffusion") | {"results": []}
     pipeline = full_size(torch.bfloat16)
     report["parameters"] = {
         k: sum(p.numel() for p in m.parameters()) for k, m in pipeline.components.items() if isinstance(m, torch.nn.Module)
     }
-    report["results"] += refresh_rows(pipeline)
-    write_json(args.out, report)
+    for row in refresh_rows(pipeline):
+        report["results"].append(row)
+        write_json(args.out, report)  # after each, so that a run that is cut off leaves what it has
+    write_json(args.out, report | {"complete": True})
     print(f"wrote {args.out}")
 
 

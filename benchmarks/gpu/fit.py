@@ -7,7 +7,6 @@ without a prior: with CUDA graphs to the end, and the first iterations with and 
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
 import statistics
 import time
@@ -19,9 +18,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.measure import gpu_facts
+from benchmarks.gpu.facts import header
+from benchmarks.gpu.measure import failed
 from gafcore.captures.synthetic import SynthConfig, make
-from gafcore.cli.doctor import machine
 from gafcore.evaluation import evaluate
 from gafcore.files import write_json
 from gafcore.fitting import Execution, FitConfig, fit
@@ -44,6 +43,10 @@ def person(size: int, timesteps: int) -> Capture:
     return capture
 
 
+def name_of(graph: bool) -> str:
+    return f"fit, {'graphs' if graph else 'kernels launched one by one'}"
+
+
 def measured(capture: Capture, config: FitConfig, graph: bool, quality: bool) -> dict[str, Any]:
     """A row: the fit's own wall-clock seconds, the device's milliseconds an iteration in blocks, memory, and how good the avatar is."""
     torch.cuda.empty_cache()
@@ -63,7 +66,7 @@ def measured(capture: Capture, config: FitConfig, graph: bool, quality: bool) ->
     quarters = statistics.quantiles(ms, n=4)
     seconds = result.seconds["total"]
     row: dict[str, Any] = {
-        "name": f"fit, {'graphs' if graph else 'kernels launched one by one'}",
+        "name": name_of(graph),
         "iterations": result.iterations,
         "seconds": round(seconds, 3),
         "start_seconds": round(wall - seconds, 3),
@@ -92,10 +95,7 @@ def main() -> None:
     parser.add_argument("--timesteps", type=int, default=24)
     parser.add_argument("--graphs-only", action="store_true", help="leave out the kernels launched one by one: a quarter of a minute")
     args = parser.parse_args()
-    if not torch.cuda.is_available():
-        raise SystemExit("benchmarks.gpu: torch sees no GPU; nothing was measured")
-    report: dict[str, Any] = {"suite": "fit", "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")}
-    report |= {"machine": machine(), "gpu": gpu_facts(), "results": []}
+    report = header("fit") | {"results": []}
     begin = time.perf_counter()
     capture = person(args.size, args.timesteps)
     report["capture_seconds"] = round(time.perf_counter() - begin, 1)
@@ -107,8 +107,13 @@ def main() -> None:
     for config, graph, quality in ((part, False, False), (part, True, False), (whole, True, True)):
         if args.graphs_only and not graph:
             continue
-        report["results"].append(measured(capture, config, graph, quality))
+        try:
+            row = measured(capture, config, graph, quality)
+        except Exception as error:
+            row = failed(name_of(graph), error, iterations=config.iterations)
+        report["results"].append(row)
         write_json(args.out, report)
+    write_json(args.out, report | {"complete": True})
     print(f"wrote {args.out}")
 
 

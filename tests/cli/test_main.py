@@ -10,6 +10,12 @@ from gafcore.cli.main import main, report
 from gafcore.errors import GafError, InputError
 
 
+@pytest.fixture(autouse=True)
+def _no_worker(monkeypatch):
+    """`gafcore bench` runs pytest of its own, which would measure nothing as a worker of pytest-xdist."""
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+
+
 def test_help_lists_the_commands(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
@@ -96,6 +102,17 @@ def test_bench_goes_on_after_a_failure_and_says_what_was_left_out(tmp_path, caps
     saved = json.loads((tmp_path / "out" / "b.json").read_text())
     assert len(saved["results"]) == 1 and "no peer here" in saved["left_out"][0]
     assert not (tmp_path / "out" / "a.json").exists()
+
+
+def test_bench_runs_where_it_is_told(tmp_path, capsys, monkeypatch):
+    body = "import os\ndef test_one(benchmark):\n    benchmark(sum, [1])\n"
+    body += "    benchmark.extra_info['asked'] = os.environ['GAFCORE_BENCH_DEVICE']\n"
+    (tmp_path / "bench_x.py").write_text(body)
+    assert main(["bench", "x", "--benchmarks", str(tmp_path), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    assert json.loads((tmp_path / "out" / "x.json").read_text())["results"][0]["extra"] == {"asked": "cpu"}
+    monkeypatch.setattr("gafcore.devices.cuda_missing", lambda: "nothing is there")
+    assert main(["bench", "x", "--benchmarks", str(tmp_path), "--device", "cuda"]) == 2
+    assert "nothing is there" in capsys.readouterr().err
 
 
 def test_rows_convert_seconds_to_milliseconds():

@@ -11,7 +11,7 @@ def rotation_of(quats: Tensor) -> Tensor:
     w, u = quats[..., :1, None] / quats.norm(dim=-1)[..., None, None], quats[..., 1:] / quats.norm(dim=-1, keepdim=True)
     zero = torch.zeros_like(u[..., 0])
     k = torch.stack([zero, -u[..., 2], u[..., 1], u[..., 2], zero, -u[..., 0], -u[..., 1], u[..., 0], zero], -1).reshape(*zero.shape, 3, 3)
-    return torch.eye(3, dtype=quats.dtype) + 2 * w * k + 2 * k @ k
+    return torch.eye(3, dtype=quats.dtype, device=quats.device) + 2 * w * k + 2 * k @ k
 
 
 def bind_triangles(

@@ -18,7 +18,7 @@ def ssim_map(image: Tensor, target: Tensor) -> Tensor:
     x, y = image[:, None], target[:, None]
 
     def mean(z: Tensor) -> Tensor:
-        return conv2d(z, window(z.dtype)[None, None], padding=5)
+        return conv2d(z, window(z.dtype).to(z.device)[None, None], padding=5)
 
     mx, my = mean(x), mean(y)
     var_x, var_y, cov = mean(x * x) - mx * mx, mean(y * y) - my * my, mean(x * y) - mx * my
@@ -29,7 +29,7 @@ def ssim_map(image: Tensor, target: Tensor) -> Tensor:
 def photometric_loss(image: Tensor, target: Tensor, mask: Tensor | None = None, *, padding: str = "zeros") -> tuple[Tensor, Tensor]:
     height, width, channels = image.shape[-3:]
     x, y = (z.reshape(-1, height, width, channels).permute(0, 3, 1, 2).reshape(-1, height, width) for z in (image, target))
-    weight = torch.ones(image.shape[:-1], dtype=image.dtype) if mask is None else mask
+    weight = torch.ones(image.shape[:-1], dtype=image.dtype, device=image.device) if mask is None else mask
     weight = weight.reshape(-1, 1, height, width).expand(-1, channels, -1, -1).reshape(-1, height, width)
     inner = slice(5, -5) if padding == "valid" else slice(None)
     l1 = (weight * (x - y).abs()).sum() / weight.sum()

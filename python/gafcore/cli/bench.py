@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from gafcore.cli.doctor import machine
+from gafcore.devices import DeviceName, resolve
 from gafcore.errors import GafError, InputError, MissingError
 from gafcore.files import read_json, write_json
 
@@ -64,6 +66,8 @@ class Bench:
     """Folder for the JSON files, one a suite."""
     select: str = ""
     """Only benchmarks whose name matches (pytest's -k)."""
+    device: DeviceName = "auto"
+    """Where kernels run: cpu, cuda, or auto: on the CPU, and on the GPU as well where there is one that they run on."""
 
     def run(self) -> None:
         if importlib.util.find_spec("pytest_benchmark") is None:
@@ -73,6 +77,7 @@ class Bench:
             raise MissingError(f"no bench_*.py in {self.benchmarks}; run `gafcore bench` from a source checkout or give --benchmarks DIR")
         if self.suite != "all" and self.suite not in suites:
             raise InputError(f"no suite {self.suite!r}; there are: all, {', '.join(suites)}")
+        resolve(self.device)
         failed = []
         for name in suites if self.suite == "all" else [self.suite]:
             try:
@@ -98,7 +103,8 @@ class Bench:
             report = Path(folder) / "report.json"
             command = [sys.executable, "-m", "pytest", str(path), "-q", "-rs", "--benchmark-only", "-p", "no:cacheprovider"]
             command += [f"--benchmark-json={report}", *(["-k", self.select] if self.select else [])]
-            done = subprocess.run(command, capture_output=True, text=True)
+            environment = {**os.environ, "GAFCORE_BENCH_DEVICE": self.device}
+            done = subprocess.run(command, capture_output=True, text=True, env=environment)
             if done.returncode == _NOTHING_SELECTED and self.select:
                 return [], []
             if done.returncode != 0 or not report.exists():
