@@ -3,6 +3,7 @@
 from gafcore.native import check
 from gafcore.native.module import (
     adam_cuda,
+    capturing,
     compiler,
     cuda_obstacle,
     cuda_version,
@@ -16,6 +17,7 @@ from gafcore.native.module import (
 
 __all__ = [
     "adam_cuda",
+    "capturing",
     "check",
     "compiler",
     "cuda_obstacle",

@@ -69,6 +69,17 @@ def uses_cuda(like: Tensor) -> bool:
     return BACKENDS.get(like.device.type) is not _launch_cpu
 
 
+def capturing(like: Tensor) -> bool:
+    """Whether a CUDA graph is being captured on the current stream of this tensor's device: then nothing may be asked of the device."""
+    device = like.device
+    if device.type != "cuda":
+        return False
+    if device.index == torch.cuda.current_device():
+        return torch.cuda.is_current_stream_capturing()
+    with torch.cuda.device(device):  # torch asks for the current device's stream only
+        return torch.cuda.is_current_stream_capturing()
+
+
 def empty(*shape: int, like: Tensor) -> Tensor:
     """Uninitialised memory like `like.new_empty(shape)`, from the kernels' pool where large: fresh pages cost more than most kernels."""
     if like.is_cuda:

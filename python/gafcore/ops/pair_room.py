@@ -86,11 +86,6 @@ def room_of(like: Tensor, n_cameras: int, n_gaussians: int, width: int, height: 
     return room
 
 
-def capturing(like: Tensor) -> bool:
-    """Whether a CUDA graph is being captured: then nothing may be asked of the device."""
-    return like.is_cuda and torch.cuda.is_current_stream_capturing()
-
-
 def report() -> list[dict[str, Any]]:
     """What is remembered: a dict for each kind of frames, with `capacity` and the pairs last heard of. No memory of a device is held."""
     names = ("n_cameras", "n_gaussians", "width", "height")

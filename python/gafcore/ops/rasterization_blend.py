@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gafcore.native import empty, launch, uses_cuda
+from gafcore.native import capturing, empty, launch, uses_cuda
 from gafcore.ops import pair_room
 from gafcore.ops.registry import apply, define, once, ordinary
 
@@ -61,8 +61,8 @@ def _forward(splats, depths, radii, features, backgrounds, width, height, n_chan
 def _forward_cuda(splats: Tensor, fields: dict, keep: bool) -> Tensor:
     """What backward needs; the first dimension of its shape tells the room there was for pairs."""
     room = pair_room.room_of(splats, fields["n_cameras"], fields["n_gaussians"], fields["width"], fields["height"])
-    capturing = pair_room.capturing(splats)
-    if not capturing:
+    captured = capturing(splats)
+    if not captured:
         room.listen()
     while True:
         capacity = room.capacity  # once: another thread may change it
@@ -71,7 +71,7 @@ def _forward_cuda(splats: Tensor, fields: dict, keep: bool) -> Tensor:
         n_bytes = _kept_bytes(room, splats, fields, sizes) if keep else 0
         kept = splats.new_empty((rows, -(-n_bytes // rows)), dtype=torch.uint8)
         launch("rasterization_blend_fwd", splats, **fields, **sizes, kept=kept if keep else None)
-        if capturing or not room.send(fields["statistics"]):
+        if captured or not room.send(fields["statistics"]):
             return kept
 
 
