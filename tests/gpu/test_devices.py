@@ -148,7 +148,7 @@ def test_a_capture_on_another_device_than_the_current_one():
     vertices, faces, binding, *local = to("cuda:1", binding_cases()[1].inputs(FLOAT))
     want = bind_triangles(vertices, faces, binding, *local)
     faces, binding, graph = faces.clone(), binding.clone(), torch.cuda.CUDAGraph()
-    with torch.cuda.device(1), torch.cuda.graph(graph), torch.cuda.device(0):
+    with torch.cuda.graph(graph, stream=torch.cuda.Stream(1)), torch.cuda.device(0):
         got = bind_triangles(vertices, faces, binding, *local)
     with torch.cuda.device(1):
         graph.replay()

@@ -12,6 +12,7 @@ from gafcore.native.module import (
     has_cuda,
     isa_name,
     launch,
+    scratch_bytes,
     uses_cuda,
 )
 
@@ -27,5 +28,6 @@ __all__ = [
     "has_cuda",
     "isa_name",
     "launch",
+    "scratch_bytes",
     "uses_cuda",
 ]

@@ -135,8 +135,8 @@ def _range(x: Tensor, low: int, count: int) -> tuple[int, int] | None:
 def index_range(name: str, x: Tensor, count: int, of: str, *, none: int | None = None) -> None:
     """Check that every number in `x` is a valid index into `count` things, or `none` (which is below 0) for none.
 
-    On a GPU a tensor is read once, and again after it has changed: reading waits for the GPU. One made in inference mode is read every time,
-    since a change of it leaves no trace: index tensors that serve many calls are better made outside of the mode.
+    On a GPU a tensor is read once, and again after it has changed: reading waits for the GPU. One made in inference mode is read every
+    time, since a change of it leaves no trace: index tensors that serve many calls are better made outside of the mode.
 
     Raises:
         ValueError: One is not; the message gives it.
