@@ -97,12 +97,12 @@ def room_of(like: Tensor, n_cameras: int, n_gaussians: int, width: int, height: 
 
 def found(like: Tensor, *sizes: int) -> PairRoom | None:
     """The room of a kind of frames (sizes as in `room_of`), if it is remembered."""
-    return _rooms.get((like.device, *sizes))  # type: ignore[call-overload]
+    return _rooms.get((like.device, *sizes))  # type: ignore[arg-type]
 
 
 def drop(like: Tensor, *sizes: int) -> None:
     """Forget one kind of frames: its next one is waited for again."""
-    _rooms.pop((like.device, *sizes), None)  # type: ignore[call-overload]
+    _rooms.pop((like.device, *sizes), None)  # type: ignore[arg-type]
 
 
 def report() -> list[dict[str, Any]]:
