@@ -248,10 +248,10 @@ def test_a_capture_that_fails_leaves_nothing_behind(monkeypatch):
     assert steps == ["wait", "enter", "draw", "draw", "begin", "draw", "end", "leave"]
 
 
-def on_gpu(avatar):
+def on_gpu(avatar, device="cuda"):
     return replace(
-        avatar, rig=avatar.rig.to("cuda"), params=avatar.params.to("cuda"), binding=avatar.binding.cuda(),
-        **{k: v.cuda() for k, v in avatar.parameters().items()},
+        avatar, rig=avatar.rig.to(device), params=avatar.params.to(device), binding=avatar.binding.to(device),
+        **{k: v.to(device) for k, v in avatar.parameters().items()},
     )  # fmt: skip
 
 
@@ -298,3 +298,14 @@ def test_a_capture_that_fails_on_a_gpu_leaves_the_stream_and_the_device_usable(m
     monkeypatch.setattr(render_module, "draw", real)  # and another one can be captured
     again = CompiledRenderer(moved, WIDTH, HEIGHT)
     assert torch.equal(again(cameras(0.0), avatar.params[0]).image, first) and again.report()["captured"]
+
+
+@on_a_gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_graphs_on_two_devices_whichever_is_current():
+    avatar, pictures = avatar_of_ball(), []
+    for device in ("cuda:0", "cuda:1"):
+        renderer = CompiledRenderer(on_gpu(avatar, device), WIDTH, HEIGHT)
+        pictures.append(renderer(cameras(0.3), avatar.params[1]).image)
+        assert renderer.report()["captured"] and pictures[-1].device == torch.device(device) and torch.cuda.current_device() == 0
+    torch.testing.assert_close(pictures[0].cpu(), pictures[1].cpu(), rtol=1e-4, atol=1e-4)

@@ -166,15 +166,3 @@ def test_devices_do_not_mix():
     vertices, faces, binding, *local = binding_cases()[0].inputs(FLOAT)
     with pytest.raises(ValueError, match="must be on cuda:0 like the other tensors"):
         bind_triangles(vertices.cuda(), faces, binding.cuda(), *to("cuda", local))
-
-
-def test_out_of_memory_leaves_the_process_usable():
-    huge = torch.zeros(1, 1, 1, device="cuda").expand(20000, 20000, 3)  # 4.8 GB once contiguous
-    torch.cuda.set_per_process_memory_fraction(0.01)
-    try:
-        with pytest.raises(torch.OutOfMemoryError, match="Tried to allocate"):
-            photometric_loss(huge, huge)
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0)
-    image, target, _ = to("cuda", image_cases()[0].inputs(FLOAT))
-    assert photometric_loss(image, target)[0] > 0
