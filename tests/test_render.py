@@ -94,6 +94,9 @@ def test_it_is_made_again_when_the_room_for_pairs_has_grown(monkeypatch):
     assert room.capacity >= 1.3 * n_pairs
     renderer(cameras(0.2), avatar.params[1])
     assert capture.captures == 2
+    room.short, renderer._capacity = True, n_pairs - 1  # there was no memory for more
+    renderer(cameras(0.3), avatar.params[1])
+    assert capture.captures == 2
     pair_room.forget()
 
 

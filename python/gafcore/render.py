@@ -259,5 +259,7 @@ class CompiledRenderer:
         if n_pairs <= pair_room.TIGHT * self._capacity:
             return False
         room = self._room()
+        if room.short:  # of memory: another graph would find no more
+            return False
         room.fit(n_pairs)
         return room.capacity > self._capacity

@@ -40,7 +40,7 @@ class PairRoom:
         self.known = False
         self.kept_bytes: dict[tuple[int, int], int] = {}  # what backward needs, by capacity and channels
         self.used = dict.fromkeys(("kept_bytes", "scratch_bytes", "backward_scratch_bytes"), 0)  # by the last frame
-        self.warned = False  # that there was no memory for it
+        self.short = False  # of memory, when room was last asked for
         self._copy: Tensor | None = None  # on the host, with an event: made once, since both cost more than a copy
         self._arrived: torch.cuda.Event | None = None
         self._coming = False

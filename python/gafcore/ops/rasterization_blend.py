@@ -79,9 +79,9 @@ def _forward_cuda(splats: Tensor, fields: dict, keep: bool) -> Tensor:
                 raise _no_memory(f"{lacking}, nor without it" if lacking else _room_for(capacity), fields, error) from error
             lacking = f"{_room_for(capacity)} ({str(error).partition(':')[0]})"
             continue  # and the error goes, with the memory that its frames hold
-        if lacking and not room.warned:
-            room.warned = True
+        if lacking and not room.short:
             warnings.warn(f"{_lack(lacking, fields)}. {_WITHOUT_ROOM}. {_ADVICE}", RuntimeWarning, stacklevel=2)
+        room.short = bool(lacking) or (room.short and capacity <= pair_room.STEP)
         if captured or not room.send(fields["statistics"]) or lacking:
             return kept
 
