@@ -9,8 +9,10 @@ import torch
 
 from gafcore import rasterization
 from gafcore.ops import pair_room, rasterization_blend
+from gafcore.render import CompiledRenderer
 from tests.cases import rasterization as cases
 from tests.simt.emulator import KIND, Device, emulated
+from tests.test_render import HEIGHT, WIDTH, avatar_of_ball, cameras
 
 pytestmark = pytest.mark.skipif(KIND == "tsan", reason="what a kernel does is the same; the race detector sees it elsewhere")
 SCENE = cases.scene("two", n=40, cameras=2, sh_degree=0, width=33, height=18)
@@ -135,6 +137,36 @@ def test_nothing_is_tried_again_while_a_graph_is_captured(memory, monkeypatch):
     with pytest.raises(torch.OutOfMemoryError, match=rf"{FRAME}room for {HUGE:,} pairs of splats and tiles: rasterization_blend_fwd asked"):
         draw(grad=False)
     assert room()["capacity"] == pair_room.STEP
+
+
+def test_a_renderer_draws_on_and_tries_a_graph_once(memory, monkeypatch):
+    """Its warm-up draws without room, and its capture, which may not, fails."""
+    monkeypatch.setattr(pair_room, "STEP", 16)
+    monkeypatch.setattr(pair_room, "_FIRST_GUESS", 0)
+    avatar, captures, capturing = avatar_of_ball(), [], [False]
+    monkeypatch.setattr(rasterization_blend, "capturing", lambda _: capturing[0])
+
+    def capture(fn):
+        captures.append(1)
+        fn()
+        capturing[0] = True
+        try:
+            return fn(), lambda: None
+        finally:
+            capturing[0] = False
+
+    with emulated():
+        want = [CompiledRenderer(avatar, WIDTH, HEIGHT)(cameras(0.3 * i), avatar.params[i]).image for i in range(3)]
+        needed = room()["scratch_bytes"]
+        pair_room.forget()
+        memory(scratch=needed // 2)
+        renderer = CompiledRenderer(avatar, WIDTH, HEIGHT, graph=True, capture=capture)
+        with pytest.warns(RuntimeWarning) as warned:
+            got = [renderer(cameras(0.3 * i), avatar.params[i]).image for i in range(3)]
+    assert len(captures) == 1
+    assert [("drawn without pairs" in str(w.message), "could not be captured" in str(w.message)) for w in warned] == [(1, 0), (0, 1)]
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_backward_says_so_too_and_leaves_no_room_behind(memory):
