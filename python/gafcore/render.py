@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -57,13 +58,19 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
+@cache
+def _capture_stream(device: int) -> torch.cuda.Stream:
+    """Always the same one: matrix products keep a workspace of megabytes for every stream that they were run on."""
+    return torch.cuda.Stream(device)
+
+
 def capture_graph(fn: Callable[[], T]) -> tuple[T, Callable[[], None]]:
     """Capture `fn` as a CUDA graph on the current device. Returns where its result will be, and how to compute it (a `Replay`).
 
     What `fn` raises is raised, and a RuntimeError where it does what cannot be captured; then nothing is left behind. `torch.cuda.graph`
-    would leave its own stream current, and has one for all devices.
+    would leave its own stream current, and has one for all devices. One capture at a time, as torch asks for.
     """
-    side, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    side, graph = _capture_stream(torch.cuda.current_device()), torch.cuda.CUDAGraph()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(_WARM_UP):
