@@ -9,6 +9,7 @@ from gafcore import devices
 from gafcore.cli import doctor
 from gafcore.devices import cuda_missing, resolve
 from gafcore.errors import InputError
+from gafcore.ops import pair_room
 
 
 @pytest.fixture
@@ -59,3 +60,17 @@ def test_where_nothing_is_missing_auto_is_the_current_gpu(machine):
 def test_other_names_are_refused():
     with pytest.raises(InputError, match="device must be one of auto, cpu, cuda, got 'tpu'"):
         resolve("tpu")
+
+
+def test_workspaces_are_reported_until_they_are_freed(monkeypatch):
+    emptied = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(1))
+    pair_room.forget()
+    pair_room.room_of(torch.zeros(1), 1, 10, 64, 48).fit(100_000)
+    (kind,) = devices.workspaces()
+    assert (kind["n_gaussians"], kind["width"], kind["n_pairs"]) == (10, 64, 100_000)
+    assert kind["capacity"] >= 130_000 and {"kept_bytes", "scratch_bytes", "backward_scratch_bytes"} <= set(kind)
+    for initialized in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda initialized=initialized: initialized)
+        devices.free_workspaces()
+        assert devices.workspaces() == [] and len(emptied) == initialized

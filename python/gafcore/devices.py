@@ -1,14 +1,14 @@
-"""Which device a command computes on."""
+"""Which device a command computes on, and what drawing reserves on a GPU."""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
 from gafcore.errors import InputError
 from gafcore.native import cuda_obstacle, has_cuda
-from gafcore.ops import photometric_loss
+from gafcore.ops import pair_room, photometric_loss
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 
@@ -55,3 +55,25 @@ def _refusal() -> str:
     except RuntimeError as error:
         return (str(error).splitlines() or [type(error).__name__])[0]
     return ""
+
+
+def workspaces() -> list[dict[str, Any]]:
+    """What `gafcore.rasterization` reserves on GPUs, a dict for each kind of frames that is remembered (the 64 used last).
+
+    Returns:
+        `device`, `n_cameras`, `n_gaussians`, `width` and `height` (pixels) say which frames. `capacity` is how many pairs of splats and
+        tiles the next one gets room for, `n_pairs` how many an earlier one had, as last heard of. Of the last frame: `kept_bytes` from
+        forward to backward (0 without gradients), `scratch_bytes` for the time of forward's kernels, and `backward_scratch_bytes` for that
+        of backward's. Between frames all of it is in torch's cache. What CUDA graphs hold is not in it (`CompiledRenderer.report`).
+    """
+    return pair_room.report()
+
+
+def free_workspaces() -> None:
+    """Forget what is reserved for frames, and give torch's unused memory on the current GPU back to the driver.
+
+    The next frame of each kind is waited for once, as its first was. Where a graph was captured it stays as it is.
+    """
+    pair_room.forget()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

@@ -8,7 +8,7 @@ import torch
 
 from gafcore.avatars import init_avatar, write_params
 from gafcore.cameras import camera_position, from_angles
-from gafcore.export import camera_shots, motion_shots, orbit_shots, render_shots
+from gafcore.export import Shot, camera_shots, motion_shots, orbit_shots, render_shots, video
 from tests.cases.ball import ball_params, ball_rig
 
 
@@ -50,3 +50,34 @@ def test_another_recordings_motion_keeps_this_persons_shape(avatar, tmp_path):
     shots = motion_shots(avatar, tmp_path / "motion.npz", from_angles(0, 0, 1.0, focal_px=60, width=24, height=24))
     assert len(shots) == 3
     assert torch.equal(shots[2].params.expr, other.expr[2:3]) and torch.equal(shots[0].params.shape, avatar.params.shape)
+
+
+def test_shots_of_this_person_are_drawn_by_a_compiled_renderer_where_asked(avatar, tmp_path, monkeypatch):
+    made = []
+
+    class Watched(video.CompiledRenderer):
+        def __init__(self, avatar, width, height, **options):
+            super().__init__(avatar, width, height, **options)
+            made.append([(width, height), 0])
+
+        def close(self):
+            made[-1][1] += 1
+            super().close()
+
+    monkeypatch.setattr(video, "CompiledRenderer", Watched)
+    avatar = replace(avatar, params=replace(avatar.params, static_offset=torch.full_like(avatar.rig.template, 0.001)))
+    write_params(tmp_path / "motion.npz", ball_params(avatar.rig)[1:3])
+    camera = from_angles(0.3, 0, 1.0, focal_px=60, width=24, height=24)
+    shots = [*orbit_shots(avatar, 3, 60, 40), *camera_shots(avatar, [camera])[2:], *motion_shots(avatar, tmp_path / "motion.npz", camera)]
+    background = torch.tensor([0.0, 0.5, 1.0])
+    plain = list(render_shots(avatar, shots, background))
+    assert made == []  # nothing changes on a CPU
+    for a, b in zip(render_shots(avatar, shots, background, compiled=True), plain, strict=True):
+        assert a.shape == b.shape and a.dtype == b.dtype and abs(a.astype(int) - b).max() <= 1
+    assert made == [[(60, 40), 1], [(24, 24), 1]]
+    wider = Shot(camera, replace(avatar.params[0], shape=torch.full_like(avatar.params.shape, 3.0)))
+    (a,), (b,) = (render_shots(avatar, [wider], compiled=c) for c in (True, False))
+    assert np.array_equal(a, b) and len(made) == 2
+    first = next(pictures := render_shots(avatar, shots, compiled=True))
+    pictures.close()  # before its end
+    assert first.shape == (40, 60, 3) and made[2] == [(60, 40), 1]

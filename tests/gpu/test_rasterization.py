@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import pytest
@@ -74,3 +75,73 @@ def test_frames_in_inference_mode_do_not_spoil_those_outside():
         torch.cuda.synchronize()
     images.append(rasterization(*tensors.values(), Ks, 1, 1)[0])
     assert all(torch.equal(images[0], x) for x in images[1:])
+
+
+def on(device, scene):
+    """A scene and its tensors there."""
+    return replace(scene, Ks=scene.Ks.to(device)), {k: v.to(device).requires_grad_() for k, v in scene.tensors(torch.float32).items()}
+
+
+def frame(scene, tensors):
+    """The image, and gradients of a weighted sum of it."""
+    image, _, meta = scene.call(rasterization, tensors)
+    weights = torch.linspace(0, 1, image.numel(), device=image.device).view_as(image)
+    return [image.detach(), *torch.autograd.grad((image * weights).sum(), list(tensors.values())), meta["n_pairs"]]
+
+
+@pytest.mark.parametrize("threads", [False, True], ids=["one-thread", "a-thread-a-stream"])
+def test_two_streams_at_once_give_the_images_of_one_after_the_other(threads):
+    """Of frames of one kind, which share their room."""
+    sizes = dict(n=20_000, cameras=2, width=400, height=300, sh_degree=1)
+    scenes = [on("cuda", cases.scene(seed=i, scale=0.004 * (1 + i), **sizes)) for i in range(2)]
+    for _ in range(3):  # until the room holds either
+        want = [frame(*s) for s in scenes]
+        torch.cuda.synchronize()
+    (kind,) = pair_room.report()
+    assert want[0][-1] < want[1][-1] < kind["capacity"] < 8 * want[0][-1]
+    streams, got, errors = [torch.cuda.Stream() for _ in scenes], [[] for _ in scenes], []
+
+    def draw(i):
+        with torch.cuda.stream(streams[i]):
+            got[i].append(frame(*scenes[i]))
+
+    def draw_all(i):
+        try:
+            for _ in range(10):
+                draw(i)
+        except Exception as error:
+            errors.append(error)
+
+    for stream in streams:
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            torch.cuda._sleep(50_000_000)  # so that both have much to do when they begin
+    if threads:
+        workers = [threading.Thread(target=draw_all, args=(i,)) for i in range(2)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    else:
+        for _ in range(10):
+            draw(0)
+            draw(1)
+    torch.cuda.synchronize()
+    assert errors == [] and [len(frames) for frames in got] == [10, 10]
+    for frames, expected in zip(got, want, strict=True):
+        for found in frames:
+            assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_two_devices_draw_the_same_in_rooms_of_their_own():
+    scene = cases.scene(n=5000, cameras=2, width=200, height=150, sh_degree=1, scale=0.01)
+    with torch.cuda.device(0):
+        there = [frame(*on("cuda:1", scene)) for _ in range(3)]  # the first is waited for, later ones are not
+        assert torch.cuda.current_device() == 0
+        here = frame(*on("cuda:0", scene))
+    assert all(x.device.index == 1 for x in there[0])
+    assert {kind["device"] for kind in pair_room.report()} == {"cuda:0", "cuda:1"}
+    for a, b, again in zip(there[0], here, there[2], strict=True):
+        assert torch.equal(a, again)
+        torch.testing.assert_close(a.cpu(), b.cpu(), rtol=1e-3, atol=1e-4 * float(b.abs().max()))

@@ -92,7 +92,7 @@ def test_a_range_on_a_gpu_is_read_once_and_again_after_a_change(monkeypatch):
     reads = []
     read = torch.aminmax
     monkeypatch.setattr(torch, "aminmax", lambda t: reads.append(1) or read(t.as_subclass(torch.Tensor)))
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(check, "capturing", lambda _: False)
     for _ in range(3):
         check.index_range("faces", x, 3, "vertices")
     assert len(reads) == 1
@@ -104,3 +104,19 @@ def test_a_range_on_a_gpu_is_read_once_and_again_after_a_change(monkeypatch):
     check.trust(x, 0, 8)
     check.index_range("faces", x, 8, "vertices")
     assert len(reads) == 3
+
+
+def test_a_range_made_in_inference_mode_is_read_every_time_but_during_a_capture(monkeypatch):
+    """It has no version by which a change could be noticed."""
+    with torch.inference_mode():
+        x = torch.tensor([0, 2]).as_subclass(_Elsewhere)
+    monkeypatch.setattr(check, "capturing", lambda _: False)
+    check.trust(x, 0, 3)
+    for _ in range(2):
+        check.index_range("faces", x, 3, "vertices")
+    with torch.inference_mode():
+        x[1] = 3
+    with pytest.raises(ValueError, match="faces must hold numbers of vertices from 0 to 2, got 3"):
+        check.index_range("faces", x, 3, "vertices")
+    monkeypatch.setattr(check, "capturing", lambda _: True)
+    check.index_range("faces", x, 3, "vertices")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import gafcore
-from gafcore.native import _native, launch
+from gafcore.native import _native, capturing, launch
 
 SCENE = """
 import torch, gafcore
@@ -43,6 +43,38 @@ def test_calls_from_several_threads_at_once_give_the_same_bits():
         w.join()
     assert len(results) == 80
     assert all(torch.equal(a, b) for r in results for a, b in zip(r, want, strict=True))
+
+
+class _OnDevice(torch.Tensor):
+    """Says that it is on the second GPU, without there being one."""
+
+    device = torch.device("cuda:1")
+
+
+def test_the_tensors_device_is_asked_whether_it_captures(monkeypatch):
+    asked, capturing_on, current = [], 1, [0]
+
+    class Device:
+        def __init__(self, device):
+            self.index = device.index
+
+        def __enter__(self):
+            self.before, current[0] = current[0], self.index
+
+        def __exit__(self, *_):
+            current[0] = self.before
+
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current[0])
+    monkeypatch.setattr(torch.cuda, "device", Device)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: asked.append(current[0]) or current[0] == capturing_on)
+    x = torch.zeros(1).as_subclass(_OnDevice)
+    assert capturing(x) and current == [0]
+    capturing_on = 0
+    assert not capturing(x)
+    current[0] = 1
+    assert not capturing(x)
+    assert asked == [1, 1, 1]
+    assert not capturing(torch.zeros(1)) and len(asked) == 3
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="fork exists on Unix only")

@@ -56,8 +56,27 @@ def test_kinds_of_frames_are_apart_and_bounded():
     assert pair_room.room_of(LIKE, 1, 10, 64, 48) is room
     assert pair_room.room_of(LIKE, 1, 11, 64, 48) is not room
     assert pair_room.report()[0] == dict(
-        device="cpu", n_cameras=1, n_gaussians=10, width=64, height=48, capacity=room.capacity, n_pairs=123_456
-    )
+        device="cpu", n_cameras=1, n_gaussians=10, width=64, height=48, capacity=room.capacity, n_pairs=123_456,
+        kept_bytes=0, scratch_bytes=0, backward_scratch_bytes=0,
+    )  # fmt: skip
     for n in range(2 * pair_room.KINDS):
         pair_room.room_of(LIKE, 1, n, 8, 8)
     assert len(pair_room.report()) == pair_room.KINDS
+
+
+def test_room_that_memory_ran_out_for_is_given_up_until_the_next_count():
+    room = pair_room.PairRoom(0)
+    room.fit(1_000_000)
+    room.give_up()
+    assert room.capacity == pair_room.STEP
+    assert room.fit(200_000)  # more than there was
+    assert 260_000 <= room.capacity < 260_000 + pair_room.STEP
+
+
+def test_one_kind_can_be_dropped():
+    kept, dropped = (pair_room.room_of(LIKE, n, 10, 64, 48) for n in (1, 2))
+    pair_room.drop(LIKE, 2, 10, 64, 48)
+    pair_room.drop(LIKE, 2, 10, 64, 48)
+    assert pair_room.found(LIKE, 1, 10, 64, 48) is kept
+    assert pair_room.found(LIKE, 2, 10, 64, 48) is None
+    assert pair_room.room_of(LIKE, 2, 10, 64, 48) is not dropped

@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gafcore import rasterize_mesh
+from gafcore import interpolate, rasterize_mesh
 from gafcore.cameras import intrinsics
+from gafcore.native import check
 from tests.cases.meshes import MeshCase, mesh_cases, sphere, triangle_soup, views
 from tests.reference import mesh as reference
 
@@ -236,6 +237,27 @@ def test_sizes_are_integers(name):
     size = {"width": 4, "height": 4, name: 4.0}
     with pytest.raises(TypeError, match=rf"{name} must be an integer, got 4\.0"):
         rasterize_mesh(torch.zeros(4, 3), torch.tensor([[0, 1, 2]]), torch.eye(4)[None], torch.eye(3)[None], **size)
+
+
+def test_inference_mode_with_index_tensors_as_on_a_gpu(monkeypatch):
+    """There indices in range are remembered by their tensors' versions, which those made in the mode do not have."""
+    monkeypatch.setattr(check, "_on_gpu", lambda _: True)
+    monkeypatch.setattr(check, "capturing", lambda _: False)
+    case = CASES[0]
+
+    def call():
+        vertices, faces, viewmats, Ks, *size = case.inputs(torch.float32)
+        faces = faces.clone()
+        raster = rasterize_mesh(vertices, faces, viewmats, Ks, *size)
+        return faces, interpolate(vertices, faces, raster.triangle_ids, raster.barycentrics)
+
+    _, want = call()
+    with torch.inference_mode():
+        faces, image = call()
+        assert faces.is_inference() and torch.equal(image, want)
+        faces[0, 0] = -2
+        with pytest.raises(ValueError, match="faces must hold numbers of vertices from 0 to .*, got -2"):
+            rasterize_mesh(case.vertices, faces, case.viewmats, case.Ks, 8, 8)
 
 
 def test_large_coordinates_keep_pixels_small():

@@ -86,7 +86,7 @@ def launch(op: str, like: Tensor, fields: dict[str, Any]) -> Any:
         values = {
             k: device.pointer(v) if isinstance(v, Tensor) and v.numel() else None if isinstance(v, Tensor) else v for k, v in fields.items()
         }
-        result = getattr(module.cuda_float32, op)(0, 0, device.allocate, values)
+        result = native.call_cuda(module.cuda_float32, op, 0, 0, device.allocate, values)
         device.read_back()
         return result
     finally:

@@ -15,6 +15,7 @@ from torch import Tensor
 from gafcore.avatars import RiggedAvatar, read_params, render
 from gafcore.cameras import from_angles
 from gafcore.pictures import to_uint8
+from gafcore.render import CompiledRenderer
 from gafcore.rigs.offsets import with_static_offset
 from gafcore.types import Camera, RigParams
 
@@ -73,12 +74,41 @@ def motion_shots(avatar: RiggedAvatar, motion: str | Path, camera: Camera) -> li
     return [Shot(camera, moving[t]) for t in range(len(moving))]
 
 
-def render_shots(avatar: RiggedAvatar, shots: Iterable[Shot], background: Float[Tensor, "3"] | None = None) -> Iterator[np.ndarray]:
-    """8-bit pictures [H, W, 3], one after the other, in constant memory."""
-    for shot in shots:
-        with torch.no_grad():
-            image = render(avatar, [shot.camera], shot.params, background).image[0]
-        yield to_uint8(image)
+def render_shots(
+    avatar: RiggedAvatar, shots: Iterable[Shot], background: Float[Tensor, "3"] | None = None, *, compiled: bool | None = None
+) -> Iterator[np.ndarray]:
+    """8-bit pictures [H, W, 3], one after the other, in constant memory.
+
+    Args:
+        avatar: What to draw.
+        shots: From where, in which pose.
+        background: RGB; white where absent.
+        compiled: Draw with `gafcore.render.CompiledRenderer`; by default where the avatar is on a GPU. Shots of a head of another shape
+            than the avatar's are drawn without.
+    """
+    compiled = avatar.means.device.type == "cuda" if compiled is None else compiled
+    renderer, size = None, (0, 0)
+    try:
+        for shot in shots:
+            if compiled and _of_this_person(avatar, shot.params):
+                if renderer is None or size != (shot.camera.width, shot.camera.height):
+                    if renderer is not None:
+                        renderer.close()
+                    size = shot.camera.width, shot.camera.height
+                    renderer = CompiledRenderer(avatar, *size, background=background)
+                image = renderer([shot.camera], shot.params).image[0]
+            else:
+                with torch.no_grad():
+                    image = render(avatar, [shot.camera], shot.params, background).image[0]
+            yield to_uint8(image)
+    finally:
+        if renderer is not None:
+            renderer.close()
+
+
+def _of_this_person(avatar: RiggedAvatar, params: RigParams) -> bool:
+    """Whether shape and static offset are the avatar's very tensors, as in all shots that are made here: nothing is read from a GPU."""
+    return params.shape is avatar.params.shape and params.static_offset is avatar.params.static_offset
 
 
 def _head_centre(avatar: RiggedAvatar) -> Float[Tensor, "3"]:

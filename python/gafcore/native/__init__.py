@@ -3,6 +3,7 @@
 from gafcore.native import check
 from gafcore.native.module import (
     adam_cuda,
+    capturing,
     compiler,
     cuda_obstacle,
     cuda_version,
@@ -11,11 +12,13 @@ from gafcore.native.module import (
     has_cuda,
     isa_name,
     launch,
+    scratch_bytes,
     uses_cuda,
 )
 
 __all__ = [
     "adam_cuda",
+    "capturing",
     "check",
     "compiler",
     "cuda_obstacle",
@@ -25,5 +28,6 @@ __all__ = [
     "has_cuda",
     "isa_name",
     "launch",
+    "scratch_bytes",
     "uses_cuda",
 ]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from gafcore.native.module import has_cuda
+from gafcore.native.module import capturing, has_cuda
 
 FLOATS = (torch.float32, torch.float64)
 
@@ -97,27 +97,34 @@ def _device(name: str, x: Tensor) -> None:
 
 
 # Index tensors on a GPU that were found in range: (version, lowest allowed, count). Reading a range waits for the GPU, so it is done once
-# for a tensor, not once a frame.
+# for a tensor, not once a frame. A tensor made in inference mode has no version by which a change could be noticed: nothing is remembered.
 _in_range: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 def trust(x: Tensor, low: int, count: int) -> None:
     """Say that the numbers in `x`, as it is now, are from `low` to `count` - 1: they come from a kernel of ours."""
-    if x.device.type == "cuda":
+    if _on_gpu(x) and not x.is_inference():
         _in_range[x] = (x._version, low, count)
+
+
+def _on_gpu(x: Tensor) -> bool:
+    return x.device.type == "cuda"
+
+
+def _known(x: Tensor, low: int, count: int) -> bool:
+    """Whether the numbers in `x` are known to be from `low` to `count` - 1."""
+    found = None if x.is_inference() else _in_range.get(x)
+    return found is not None and found[0] == x._version and found[1] >= low and found[2] <= count
 
 
 def _range(x: Tensor, low: int, count: int) -> tuple[int, int] | None:
     """Lowest and highest number, or None where they are known to be from `low` to `count` - 1, or there are none."""
     if x.numel() == 0 or x.device.type == "meta":
         return None
-    if x.device.type != "cuda":
+    if not _on_gpu(x):
         least, greatest = torch.aminmax(x)
         return int(least), int(greatest)
-    known = _in_range.get(x)
-    if known is not None and known[0] == x._version and known[1] >= low and known[2] <= count:
-        return None
-    if torch.cuda.is_current_stream_capturing():  # nothing can be read; the run before the capture has checked
+    if _known(x, low, count) or capturing(x):  # nothing can be read during a capture; the run before it has checked
         return None
     least, greatest = torch.stack(torch.aminmax(x)).tolist()
     if least >= low and greatest < count:
@@ -128,7 +135,8 @@ def _range(x: Tensor, low: int, count: int) -> tuple[int, int] | None:
 def index_range(name: str, x: Tensor, count: int, of: str, *, none: int | None = None) -> None:
     """Check that every number in `x` is a valid index into `count` things, or `none` (which is below 0) for none.
 
-    On a GPU a tensor is read once, and again after it has changed: reading waits for the GPU.
+    On a GPU a tensor is read once, and again after it has changed: reading waits for the GPU. One made in inference mode is read every
+    time, since a change of it leaves no trace: index tensors that serve many calls are better made outside of the mode.
 
     Raises:
         ValueError: One is not; the message gives it.

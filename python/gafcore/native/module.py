@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -36,7 +37,37 @@ def _launch_cuda(op: str, like: Tensor, fields: dict[str, Field]) -> Any:
 
     # The stream's address alone: `torch.cuda.current_stream` makes an object of it, which takes as long as the launch of a kernel.
     stream = torch._C._cuda_getCurrentRawStream(device.index)
-    return getattr(_native.cuda_float32, op)(device.index, stream, allocate, fields)
+    return call_cuda(_native.cuda_float32, op, device.index, stream, allocate, fields)
+
+
+class _Asked(threading.local):
+    n_bytes = 0
+
+
+_asked = _Asked()
+
+
+def scratch_bytes() -> int:
+    """Bytes of scratch memory that this thread's last call of a CUDA op asked for, those it did not get included."""
+    return _asked.n_bytes
+
+
+def call_cuda(kernels: Any, op: str, device: int, stream: int, allocate: Callable[[int], int], fields: dict[str, Any]) -> Any:
+    """Call `op` of the module `kernels`, which gets its scratch memory from `allocate(bytes)`.
+
+    Raises:
+        torch.OutOfMemoryError: `allocate` did; the message names the op and what it asked for.
+    """
+
+    def counted(n_bytes: int) -> int:
+        _asked.n_bytes += n_bytes
+        try:
+            return allocate(n_bytes)
+        except torch.OutOfMemoryError as error:
+            raise torch.OutOfMemoryError(f"{op} asked for {n_bytes:,} bytes of scratch memory: {error}") from error
+
+    _asked.n_bytes = 0
+    return getattr(kernels, op)(device, stream, counted, fields)
 
 
 def adam_cuda(rows: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]], beta1: float, beta2: float, eps: float) -> None:
@@ -67,6 +98,17 @@ def launch(op: str, like: Tensor, **fields: Field) -> Any:
 def uses_cuda(like: Tensor) -> bool:
     """Whether `launch` runs csrc/cuda for tensors like this one: on a GPU, and in the emulator's tests."""
     return BACKENDS.get(like.device.type) is not _launch_cpu
+
+
+def capturing(like: Tensor) -> bool:
+    """Whether a CUDA graph is being captured on the current stream of this tensor's device: then nothing may be asked of the device."""
+    device = like.device
+    if device.type != "cuda":
+        return False
+    if device.index == torch.cuda.current_device():
+        return torch.cuda.is_current_stream_capturing()
+    with torch.cuda.device(device):  # torch asks for the current device's stream only
+        return torch.cuda.is_current_stream_capturing()
 
 
 def empty(*shape: int, like: Tensor) -> Tensor:

@@ -4,7 +4,9 @@ The number of pairs is known only on the device. The first frame of a kind (numb
 once, and drawn again if it had more pairs than expected. Every later frame gets a third as much room again as was needed lately; its own
 count comes back while the GPU works on, and is looked at before a later frame. A frame that has more pairs than room all the same is drawn
 from the sorted splats without pairs: the same image, but slowly (docs/kernels/rasterization.md). So nothing waits, and nothing is ever
-wrong.
+wrong. A room that memory has run out for is given up, so that a huge frame does not spoil those after it.
+
+`gafcore.devices.workspaces` and `free_workspaces` are what users see of it.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ class PairRoom:
         self.n_pairs = 0  # as last heard of
         self.known = False
         self.kept_bytes: dict[tuple[int, int], int] = {}  # what backward needs, by capacity and channels
+        self.used = dict.fromkeys(("kept_bytes", "scratch_bytes", "backward_scratch_bytes"), 0)  # by the last frame
+        self.short = False  # of memory, when room was last asked for
         self._copy: Tensor | None = None  # on the host, with an event: made once, since both cost more than a copy
         self._arrived: torch.cuda.Event | None = None
         self._coming = False
@@ -49,6 +53,11 @@ class PairRoom:
             self.capacity = _rounded(_SPARE * n_pairs)
             self.kept_bytes.clear()
         return lacked and self.capacity >= n_pairs
+
+    def give_up(self) -> None:
+        """There is no memory for so much: nothing to spare, until the next frame whose count is heard of says how much is needed."""
+        self.capacity = STEP
+        self.kept_bytes.clear()
 
     def listen(self) -> None:
         """Hear of an earlier frame, if its count has arrived."""
@@ -86,20 +95,25 @@ def room_of(like: Tensor, n_cameras: int, n_gaussians: int, width: int, height: 
     return room
 
 
-def capturing(like: Tensor) -> bool:
-    """Whether a CUDA graph is being captured: then nothing may be asked of the device."""
-    return like.is_cuda and torch.cuda.is_current_stream_capturing()
+def found(like: Tensor, *sizes: int) -> PairRoom | None:
+    """The room of a kind of frames (sizes as in `room_of`), if it is remembered."""
+    return _rooms.get((like.device, *sizes))  # type: ignore[arg-type]
+
+
+def drop(like: Tensor, *sizes: int) -> None:
+    """Forget one kind of frames: its next one is waited for again."""
+    _rooms.pop((like.device, *sizes), None)  # type: ignore[arg-type]
 
 
 def report() -> list[dict[str, Any]]:
-    """What is remembered: a dict for each kind of frames, with `capacity` and the pairs last heard of. No memory of a device is held."""
+    """What is remembered, a dict for each kind of frames (see `gafcore.devices.workspaces`)."""
     names = ("n_cameras", "n_gaussians", "width", "height")
     return [
-        dict(zip(names, sizes, strict=True), device=str(device), capacity=r.capacity, n_pairs=r.n_pairs)
+        dict(zip(names, sizes, strict=True), device=str(device), capacity=r.capacity, n_pairs=r.n_pairs, **r.used)
         for (device, *sizes), r in _rooms.items()
     ]
 
 
 def forget() -> None:
-    """Forget all kinds: the next frame of each is waited for again. With `torch.cuda.empty_cache()` all memory is given back."""
+    """Forget all kinds: the next frame of each is waited for again."""
     _rooms.clear()

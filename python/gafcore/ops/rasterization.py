@@ -159,6 +159,8 @@ def rasterization(
     Raises:
         TypeError: An argument is not a tensor, a size not an integer, or a keyword unknown.
         ValueError: A shape, dtype, device or option does not fit.
+        torch.OutOfMemoryError: Of a GPU; the message says what asked for how much. Where memory lacks for nothing but pairs of splats and
+            tiles, the image is drawn without them, slowly, and a RuntimeWarning says so (`gafcore.devices.free_workspaces`).
     """
     _check_options(render_mode, rasterize_mode, sh_degree, width, height, gsplat_options)
     sizes = check.tensor("viewmats", viewmats, ("C", 4, 4))

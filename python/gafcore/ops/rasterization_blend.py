@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
-from gafcore.native import empty, launch, uses_cuda
+from gafcore.native import capturing, empty, launch, scratch_bytes, uses_cuda
 from gafcore.ops import pair_room
 from gafcore.ops.registry import apply, define, once, ordinary
 
@@ -47,10 +49,13 @@ def _contiguous(*tensors: Tensor | None) -> list[Tensor | None]:
 @_forward_op.native
 def _forward(splats, depths, radii, features, backgrounds, width, height, n_channels, keep):
     inputs = (*_contiguous(splats, depths, radii, features, backgrounds), width, height, n_channels)
-    c = depths.shape[0]
-    render, alphas = empty(c, height, width, n_channels, like=splats), empty(c, height, width, 1, like=splats)
+    fields = dict(_fields(*inputs), absgrad=False)
+    try:
+        render, alphas = (empty(depths.shape[0], height, width, n, like=splats) for n in (n_channels, 1))
+    except torch.OutOfMemoryError as error:
+        raise _no_memory("the pictures", fields, error) from error
     statistics = splats.new_empty(3, dtype=torch.int64)
-    fields = dict(_fields(*inputs), absgrad=False, render=render, alphas=alphas, statistics=statistics)
+    fields.update(render=render, alphas=alphas, statistics=statistics)
     if _on_gpu(splats):
         kept = _forward_cuda(inputs[0], fields, keep)
     else:
@@ -60,19 +65,42 @@ def _forward(splats, depths, radii, features, backgrounds, width, height, n_chan
 
 def _forward_cuda(splats: Tensor, fields: dict, keep: bool) -> Tensor:
     """What backward needs; the first dimension of its shape tells the room there was for pairs."""
-    room = pair_room.room_of(splats, fields["n_cameras"], fields["n_gaussians"], fields["width"], fields["height"])
-    capturing = pair_room.capturing(splats)
-    if not capturing:
+    room = pair_room.room_of(splats, *_sizes(fields))
+    captured, lacking = capturing(splats), ""
+    if not captured:
         room.listen()
     while True:
         capacity = room.capacity  # once: another thread may change it
-        sizes = dict(pair_capacity=capacity, atomic=False)
-        rows = capacity // pair_room.STEP
-        n_bytes = _kept_bytes(room, splats, fields, sizes) if keep else 0
-        kept = splats.new_empty((rows, -(-n_bytes // rows)), dtype=torch.uint8)
-        launch("rasterization_blend_fwd", splats, **fields, **sizes, kept=kept if keep else None)
-        if capturing or not room.send(fields["statistics"]):
+        try:
+            kept = _draw(room, capacity, splats, fields, keep)
+        except torch.OutOfMemoryError as error:
+            room.give_up()
+            if captured or lacking or capacity <= pair_room.STEP:
+                raise _no_memory(f"{lacking}, nor without it" if lacking else _room_for(capacity), fields, error) from error
+            lacking = f"{_room_for(capacity)} ({str(error).partition(':')[0]})"
+            continue  # and the error goes, with the memory that its frames hold
+        if lacking and not room.short:
+            warnings.warn(f"{_lack(lacking, fields)}. {_WITHOUT_ROOM}. {_ADVICE}", RuntimeWarning, stacklevel=2)
+        room.short = bool(lacking) or (room.short and capacity <= pair_room.STEP)
+        if captured or not room.send(fields["statistics"]) or lacking:
             return kept
+
+
+def _draw(room: pair_room.PairRoom, capacity: int, splats: Tensor, fields: dict, keep: bool) -> Tensor:
+    sizes = dict(pair_capacity=capacity, atomic=False)
+    rows = capacity // pair_room.STEP
+    n_bytes = _kept_bytes(room, splats, fields, sizes) if keep else 0
+    kept = _new_kept(splats, rows, -(-n_bytes // rows))
+    launch("rasterization_blend_fwd", splats, **fields, **sizes, kept=kept if keep else None)
+    room.used.update(kept_bytes=n_bytes, scratch_bytes=scratch_bytes())
+    return kept
+
+
+def _new_kept(like: Tensor, rows: int, columns: int) -> Tensor:
+    try:
+        return like.new_empty((rows, columns), dtype=torch.uint8)
+    except torch.OutOfMemoryError as error:
+        raise torch.OutOfMemoryError(f"rasterization_blend asked for {rows * columns:,} bytes to keep for backward: {error}") from error
 
 
 def _kept_bytes(room: pair_room.PairRoom, splats: Tensor, fields: dict, sizes: dict) -> int:
@@ -81,6 +109,30 @@ def _kept_bytes(room: pair_room.PairRoom, splats: Tensor, fields: dict, sizes: d
     if found is None:
         found = room.kept_bytes[key] = launch("rasterization_blend_kept_bytes", splats, **fields, **sizes)
     return found
+
+
+_ADVICE = (
+    "Draw fewer cameras at a time or smaller pictures, or have memory given back: by gafcore.devices.free_workspaces(), and by "
+    "CompiledRenderer.close() where one is kept"
+)
+_WITHOUT_ROOM = "Frames are drawn without pairs until there is: the same image, but slowly, and gradients whose last bits vary"
+
+
+def _sizes(fields: dict) -> tuple[int, int, int, int]:
+    return fields["n_cameras"], fields["n_gaussians"], fields["width"], fields["height"]
+
+
+def _room_for(capacity: int) -> str:
+    return f"room for {capacity:,} pairs of splats and tiles"
+
+
+def _lack(what: str, fields: dict) -> str:
+    cameras, gaussians, width, height = _sizes(fields)
+    return f"rasterization of {cameras} camera(s), {gaussians:,} Gaussians and {width}x{height} pixels found no memory for {what}"
+
+
+def _no_memory(what: str, fields: dict, error: torch.OutOfMemoryError) -> torch.OutOfMemoryError:
+    return torch.OutOfMemoryError(f"{_lack(what, fields)}: {error}. {_ADVICE}")
 
 
 @_forward_op.fake
@@ -96,25 +148,32 @@ def _backward(splats, depths, radii, features, backgrounds, width, height, n_cha
     inputs = (*_contiguous(splats, depths, radii, features, backgrounds), width, height, n_channels)
     render, alphas, v_render, v_alphas = _contiguous(render, alphas, v_render, v_alphas)
     absgrad, needs_backgrounds, atomic = flags
-    out = _gradients(splats, depths, features, backgrounds, absgrad, needs_backgrounds, empty)
-    room = dict(pair_capacity=kept.shape[0] * pair_room.STEP, atomic=atomic) if _on_gpu(splats) else {}
-    launch(
-        "rasterization_blend_bwd",
-        splats,
-        **_fields(*inputs),
-        **room,
-        absgrad=absgrad,
-        render=render,
-        alphas=alphas,
-        kept=kept,
-        v_render=v_render,
-        v_alphas=v_alphas,
-        v_splats=out[0],
-        v_means2d=out[1],
-        v_means2d_abs=out[2],
-        v_features=out[3],
-        v_backgrounds=out[4],
-    )
+    fields, capacity = _fields(*inputs), kept.shape[0] * pair_room.STEP
+    room = dict(pair_capacity=capacity, atomic=atomic) if _on_gpu(splats) else {}
+    try:
+        out = _gradients(splats, depths, features, backgrounds, absgrad, needs_backgrounds, empty)
+        launch(
+            "rasterization_blend_bwd",
+            splats,
+            **fields,
+            **room,
+            absgrad=absgrad,
+            render=render,
+            alphas=alphas,
+            kept=kept,
+            v_render=v_render,
+            v_alphas=v_alphas,
+            v_splats=out[0],
+            v_means2d=out[1],
+            v_means2d_abs=out[2],
+            v_features=out[3],
+            v_backgrounds=out[4],
+        )
+    except torch.OutOfMemoryError as error:
+        pair_room.drop(splats, *_sizes(fields))  # a frame that needed more may have left more room than the next one needs
+        raise _no_memory(f"gradients with {_room_for(capacity)}", fields, error) from error
+    if room and (used := pair_room.found(splats, *_sizes(fields))) is not None:
+        used.used["backward_scratch_bytes"] = scratch_bytes()
     return out
 
 

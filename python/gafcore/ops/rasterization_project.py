@@ -63,7 +63,11 @@ def _contiguous(*tensors: Tensor | None) -> list[Tensor | None]:
 @_forward_op.native
 def _forward(means, quats, scales, opacities, colors, viewmats, Ks, width, height, *options):
     means, quats, scales, opacities, colors, viewmats, Ks = _contiguous(means, quats, scales, opacities, colors, viewmats, Ks)
-    out = Splats(*_outputs(means, viewmats, empty))
+    try:
+        out = Splats(*_outputs(means, viewmats, empty))
+    except torch.OutOfMemoryError as error:
+        lack = f"rasterization of {viewmats.shape[0]} camera(s) and {means.shape[-2]:,} Gaussians found no memory for splats"
+        raise torch.OutOfMemoryError(f"{lack}: {error}. Draw fewer cameras at a time") from error
     half = colors is not None and colors.dtype == torch.float16
     launch(
         "rasterization_project_fwd",
