@@ -4,6 +4,7 @@ from gafcore.native import check
 from gafcore.native.module import (
     adam_cuda,
     compiler,
+    cuda_architectures,
     cuda_obstacle,
     cuda_version,
     empty,
@@ -18,6 +19,7 @@ __all__ = [
     "adam_cuda",
     "check",
     "compiler",
+    "cuda_architectures",
     "cuda_obstacle",
     "cuda_version",
     "empty",
