@@ -28,7 +28,7 @@ ENTRY = re.compile(r"Compiling entry function '(\S+)' for 'sm_(\d+)\w*'")
 STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 USED = re.compile(r"Used (\d+) registers")
 SHARED = re.compile(r"(\d+) bytes smem")
-KERNEL = re.compile(r"__global__ void (?:__launch_bounds__\(.*\) )?(\w+)\(")
+KERNEL = re.compile(r"__global__ void (?:__launch_bounds__\(.*\)\s+)?(\w+)\(")
 LARGEST = ("prim.cu", "photometric_loss.cu")  # a unit each, and the first to be compiled
 
 

@@ -1,0 +1,61 @@
+"""That every kernel of csrc/cuda is run: conftest.py asks at the end of the suite, and here is what it asks with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from gafcore import bind_triangles
+from tests.cases.bindings import binding_cases
+from tests.simt import kernels
+from tests.simt.emulator import emulated
+
+LISTING = """
+0000000000012a30 t gaf::cuda::(anonymous namespace)::bind_fwd_kernel(gaf::BindTrianglesArgs<float>)
+0000000000012b00 t void gaf::cuda::(anonymous namespace)::blend_bucket_vjp<2, true>(gaf::cuda::BlendPass, gaf::cuda::PairSums)
+0000000000012c00 t void gaf::cuda::(anonymous namespace)::blend_tiles<1>(gaf::cuda::BlendPass, bool) [clone .cold]
+0000000000012d00 t gaf::(anonymous namespace)::read(pybind11::dict const&)
+0000000000012e00 b gaf::cuda::(anonymous namespace)::blend_tiles(int)::site
+"""
+
+
+def test_instances_are_told_apart_by_their_arguments():
+    assert kernels.symbols(LISTING) == {0x12A30: "bind_fwd_kernel", 0x12B00: "blend_bucket_vjp<2, true>"}
+
+
+def test_every_kernel_of_the_sources_is_in_the_module():
+    assert {"adam_update_kernel", "blend_tiles", "photometric_fwd_kernel", "number_kernel"} <= kernels.sources()
+    with emulated():
+        assert {name.split("<")[0] for name in kernels.compiled().values()} == kernels.sources()
+
+
+def test_a_launch_counts_for_its_kernel():
+    with emulated() as module:
+        places = [place for place, name in kernels.compiled().items() if name == "bind_fwd_kernel"]
+        before = module.launches_by_place()
+        bind_triangles(*binding_cases()[0].inputs(torch.float32))
+        after = module.launches_by_place()
+    assert {place: n - before.get(place, 0) for place, n in after.items() if n > before.get(place, 0)} == {places[0]: 1}
+
+
+def test_what_was_not_launched_is_named(monkeypatch):
+    with emulated() as module:
+        places = {name: place for place, name in kernels.compiled().items()}
+        monkeypatch.setattr(
+            kernels, "load", lambda: Idle(module, {p: 1 for n, p in places.items() if n not in ("bind_fwd_kernel", "blend_tiles<2>")})
+        )
+        assert kernels.never_run() == ["bind_fwd_kernel", "blend_tiles<2>"]
+        assert kernels.never_run(instances=False) == ["bind_fwd_kernel"]
+
+
+class Idle:
+    def __init__(self, module, launches):
+        self.__file__, self.launches_by_place = module.__file__, lambda: launches
+
+
+@pytest.mark.parametrize("left_out", ["test_adam.py", "test_kernels.py"])
+def test_a_part_of_the_suite_is_not_asked_for_every_kernel(left_out):
+    files = set(Path(__file__).parent.glob("test_*.py"))
+    assert kernels.is_whole(files | {Path("elsewhere.py")}) and not kernels.is_whole({f for f in files if f.name != left_out})
