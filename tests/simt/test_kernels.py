@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 
-from gafcore import bind_triangles
+from gafcore import bind_triangles, rasterization
+from tests.cases import rasterization as scenes
 from tests.cases.bindings import binding_cases
 from tests.simt import kernels
-from tests.simt.emulator import emulated
+from tests.simt.emulator import KIND, emulated
+from tests.simt.parity import assert_close
 
 LISTING = """
 0000000000012a30 t gaf::cuda::(anonymous namespace)::bind_fwd_kernel(gaf::BindTrianglesArgs<float>)
@@ -48,6 +51,21 @@ def test_what_was_not_launched_is_named(monkeypatch):
         )
         assert kernels.never_run() == ["bind_fwd_kernel", "blend_tiles<2>"]
         assert kernels.never_run(instances=False) == ["bind_fwd_kernel"]
+
+
+@pytest.mark.skipif(KIND == "tsan", reason="the race detector's build has small scenes only")
+def test_absolute_gradients_of_two_channels():
+    """The one instance that test_rasterization.py does not reach."""
+    scene = scenes.scene(n=40, scale=0.05, cameras=1, channels=2, absgrad=True, width=21, height=19)
+    found = []
+    for emulate in (False, True):
+        tensors = scene.tensors(torch.float32, grad=True)
+        with emulated() if emulate else nullcontext():
+            image, _, meta = scene.call(rasterization, tensors)
+            meta["means2d"].retain_grad()
+            (image**2).sum().backward()
+        found.append([meta["means2d"].absgrad, meta["means2d"].grad])
+    assert_close(found[1], found[0], rtol=1e-3, atol=1e-4)
 
 
 class Idle:
