@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-from pathlib import Path
 
 from tests.simt.emulator import ROOT, load
 
@@ -43,8 +42,3 @@ def never_run(instances: bool = True) -> list[str]:
     ran = {name for place, name in names.items() if launches.get(place)}
     idle = sources() - {name.split("<")[0] for name in ran}
     return sorted(idle | {name for name in names.values() if instances and "<" in name and name not in ran})
-
-
-def is_whole(files: set[Path]) -> bool:
-    """Whether tests of every file of this folder are among those that were run."""
-    return files >= set(Path(__file__).parent.glob("test_*.py"))

@@ -15,8 +15,10 @@ Outputs = Sequence[Tensor]
 def with_gradients(
     call: Callable[..., Outputs], inputs: Sequence[Tensor], wrt: Sequence[int], upstream_seed: int = 0, device: torch.device | str = "cpu"
 ) -> list[Tensor]:
-    """Outputs, then the gradients of a random weighted sum of the differentiable ones by the inputs numbered `wrt`: made on `device`, copied to
-    the CPU."""
+    """Outputs, then the gradients of a random weighted sum of the differentiable ones by the inputs numbered `wrt`.
+
+    They are made on `device` and copied to the CPU.
+    """
     inputs = [x.detach().to(device, copy=True).requires_grad_(i in wrt) for i, x in enumerate(inputs)]
     outputs = call(*inputs)
     generator = torch.Generator().manual_seed(upstream_seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import torch
 from gafcore import bind_triangles, rasterization
 from tests.cases import rasterization as scenes
 from tests.cases.bindings import binding_cases
-from tests.simt import kernels
+from tests.simt import conftest, kernels
 from tests.simt.emulator import KIND, emulated
 from tests.simt.parity import assert_close
 
@@ -73,7 +74,30 @@ class Idle:
         self.__file__, self.launches_by_place = module.__file__, lambda: launches
 
 
-@pytest.mark.parametrize("left_out", ["test_adam.py", "test_kernels.py"])
-def test_a_part_of_the_suite_is_not_asked_for_every_kernel(left_out):
-    files = set(Path(__file__).parent.glob("test_*.py"))
-    assert kernels.is_whole(files | {Path("elsewhere.py")}) and not kernels.is_whole({f for f in files if f.name != left_out})
+@pytest.fixture
+def session():
+    """A session that ran every file of this folder, and one that it has no say about."""
+    files = [*conftest.FOLDER.glob("test_*.py"), Path("elsewhere.py")]
+    config = SimpleNamespace(option=SimpleNamespace(collectonly=False), args=["tests/simt"], stash=pytest.Stash())
+    items = [SimpleNamespace(path=path, config=config) for path in files]
+    return SimpleNamespace(items=items, config=config, exitstatus=pytest.ExitCode.OK)
+
+
+@pytest.mark.parametrize("idle", [[], ["blend_tiles<2>"]])
+def test_the_whole_suite_fails_for_a_kernel_that_never_ran(session, monkeypatch, idle):
+    monkeypatch.setattr(conftest, "module_path", lambda: conftest.FOLDER)
+    monkeypatch.setattr(kernels, "never_run", lambda instances: idle)
+    conftest.pytest_deselected(session.items[-1:])
+    conftest.pytest_sessionfinish(session, session.exitstatus)
+    assert session.exitstatus == (pytest.ExitCode.TESTS_FAILED if idle else pytest.ExitCode.OK)
+
+
+def test_a_part_of_the_suite_is_not_asked_for_every_kernel(session):
+    assert conftest.is_whole(session)
+    some = SimpleNamespace(items=session.items[1:], config=session.config)
+    assert not conftest.is_whole(some)
+    session.config.args = ["tests/simt/test_adam.py::test_one"]
+    assert not conftest.is_whole(session)
+    session.config.args = ["tests"]
+    conftest.pytest_deselected(session.items[:1])
+    assert not conftest.is_whole(session)
