@@ -2,8 +2,9 @@
 
     check_cuda.py [--out FILE.json] [--architectures 80,90] [FILE.cu ...]
 
-Sources are compiled in few units, as cmake/cuda.cmake merges them; files that are named, one by one. Needs nvcc, no GPU. Exits 1
-where a source does not compile, or a kernel spills registers to memory. Without nvcc it says so and exits 0, or 1 with --insist.
+Sources are compiled in few units, as cmake/cuda.cmake merges them; files that are named, one by one. Needs nvcc (CUDACXX, on PATH, or from
+PyPI in this Python's packages), no GPU. Exits 1 where a source does not compile, or a kernel spills registers to memory. Without nvcc, or
+with one that does not know an architecture of the list, it says so and exits 0, or 1 with --insist. The last line is a summary.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,15 +28,32 @@ ENTRY = re.compile(r"Compiling entry function '(\S+)' for 'sm_(\d+)\w*'")
 STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 USED = re.compile(r"Used (\d+) registers")
 SHARED = re.compile(r"(\d+) bytes smem")
-KERNEL = re.compile(r"__global__ void (?:__launch_bounds__\(.*\) )?(\w+)\(")
+KERNEL = re.compile(r"__global__ void (?:__launch_bounds__\(.*\)\s+)?(\w+)\(")
 LARGEST = ("prim.cu", "photometric_loss.cu")  # a unit each, and the first to be compiled
 
 
-def offered(nvcc: str) -> list[int]:
-    """Architectures of our list that this nvcc knows."""
+def find_nvcc() -> str | None:
+    """As cmake/nvcc.cmake finds it."""
+    wheels = sorted(Path(sysconfig.get_path("purelib")).glob("nvidia/cu*/bin/nvcc"), key=lambda p: (len(str(p)), str(p)))
+    return os.environ.get("CUDACXX") or shutil.which("nvcc") or (str(wheels[-1]) if wheels else None)
+
+
+def offered(nvcc: str) -> tuple[list[int], list[int]]:
+    """Architectures of our list that this nvcc knows, and those that it does not."""
     text = subprocess.run([nvcc, "--list-gpu-code"], capture_output=True, text=True, check=True).stdout
     known = {int(n) for n in re.findall(r"sm_(\d+)\b", text)}
-    return [a for a in ARCHITECTURES if a in known]
+    return [a for a in ARCHITECTURES if a in known], [a for a in ARCHITECTURES if a not in known]
+
+
+def release(nvcc: str) -> str:
+    """Its release, such as 13.0."""
+    text = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"release ([\d.]+)", text)
+    return found[1] if found else "of unknown release"
+
+
+def sm(architectures: Iterable[int]) -> str:
+    return ", ".join(f"sm_{a}" for a in architectures)
 
 
 def units_of(sources: list[Path], folder: Path) -> list[Path]:
@@ -100,22 +120,12 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sources", nargs="*", type=Path)
-    parser.add_argument("--out", type=Path, help="write the rows as JSON")
-    parser.add_argument("--architectures", help="comma-separated; default: all that nvcc offers of " + ",".join(map(str, ARCHITECTURES)))
-    parser.add_argument("--insist", action="store_true", help="fail where there is no nvcc")
-    args = parser.parse_args()
-    nvcc = os.environ.get("CUDACXX") or shutil.which("nvcc")
-    if nvcc is None:
-        print("check_cuda: no nvcc on PATH (nor CUDACXX); CUDA sources were not compiled")
-        return int(args.insist)
-    architectures = [int(a) for a in args.architectures.split(",")] if args.architectures else offered(nvcc)
-    sources = args.sources or sorted(Path("csrc/cuda").rglob("*.cu"))
+def compile_all(nvcc: str, named: list[Path], architectures: list[int]) -> tuple[list[dict], int]:
+    """Rows of every kernel, CUB's included, and how many units did not compile."""
+    sources = named or sorted(Path("csrc/cuda").rglob("*.cu"))
     rows, failed = [], 0
     with ThreadPoolExecutor(os.cpu_count()) as pool, tempfile.TemporaryDirectory() as folder:
-        units = args.sources or units_of(sources, Path(folder))
+        units = named or units_of(sources, Path(folder))
         for source, log, ok in pool.map(lambda s: compile_source(nvcc, s, architectures), units):
             if not ok:
                 failed += 1
@@ -125,16 +135,39 @@ def main() -> int:
     own_files = homes([s for s in sources if s.name not in LARGEST])
     for row in rows:
         row["source"] = own_files.get(row["kernel"].split("<")[0], row["source"])
+    return rows, failed
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sources", nargs="*", type=Path)
+    parser.add_argument("--out", type=Path, help="write the rows as JSON")
+    parser.add_argument("--architectures", help="comma-separated; default: all that nvcc offers of " + ",".join(map(str, ARCHITECTURES)))
+    parser.add_argument("--insist", action="store_true", help="fail where there is no nvcc, or one that does not offer all of them")
+    args = parser.parse_args(arguments)
+    nvcc = find_nvcc()
+    if nvcc is None:
+        print("check_cuda: CUDA sources were NOT COMPILED: no nvcc in CUDACXX, on PATH or from PyPI (requirements/nvcc.txt)")
+        return int(args.insist)
+    architectures, missing = ([int(a) for a in args.architectures.split(",")], []) if args.architectures else offered(nvcc)
+    if not architectures:
+        print(f"check_cuda: CUDA sources were NOT COMPILED: nvcc {release(nvcc)} ({nvcc}) offers none of {sm(missing)}")
+        return 1
+    rows, failed = compile_all(nvcc, args.sources, architectures)
     own = [r for r in rows if r["source"] != "prim.cu"]  # CUB's kernels are not ours
     print(table(own))
     if args.out:
-        args.out.write_text(json.dumps({"architectures": architectures, "kernels": rows}, indent=1))
+        args.out.write_text(
+            json.dumps({"nvcc": release(nvcc), "architectures": architectures, "missing": missing, "kernels": rows}, indent=1)
+        )
     spilling = [r for r in own if r["spill"]]
     for r in spilling:
         print(f"{r['source']}: {r['kernel']} spills {r['spill']} bytes on sm_{r['sm']}")
     n_kernels = len({(r["source"], r["kernel"]) for r in own})
-    print(f"check_cuda: {len(sources)} sources, {n_kernels} kernels, sm_{', sm_'.join(map(str, architectures))}")
-    return 1 if failed or spilling else 0
+    left_out = f"; NOT COMPILED for {sm(missing)}, which this nvcc does not offer" if missing else ""
+    faults = f"; {failed} units do not compile, {len(spilling)} spills" if failed or spilling else ""
+    print(f"check_cuda: {n_kernels} kernels compiled by nvcc {release(nvcc)} for {sm(architectures)}{left_out}{faults}")
+    return int(bool(failed or spilling or (missing and args.insist)))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(devices, "has_cuda", lambda: compiled)
         monkeypatch.setattr(doctor, "has_cuda", lambda: compiled)
         monkeypatch.setattr(doctor, "cuda_version", lambda: "13.0")
+        monkeypatch.setattr(doctor, "cuda_architectures", lambda: ("80-real", "90"))
         monkeypatch.setattr(devices, "cuda_obstacle", lambda: obstacle)
         monkeypatch.setattr(devices, "_refusal", lambda: refusal)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: seen)
@@ -34,7 +35,7 @@ def machine(monkeypatch):
 @pytest.mark.parametrize(
     ("facts", "said"),
     [
-        ({"compiled": False}, r"compiled without CUDA; put nvcc .* on PATH.*GAF_CUDA=ON"),
+        ({"compiled": False}, r"compiled without CUDA; put nvcc .* on PATH.*GAF_CUDA=ON \(`gafcore doctor` says where to get nvcc\)"),
         ({"obstacle": "no device"}, "its CUDA kernels cannot run here: no device"),
         ({"seen": False}, r"torch \S+ does not see it; install a build of torch with CUDA"),
         ({"refusal": "no kernel image"}, r"do not run on Card \(sm_70\): no kernel image; install again on this machine"),
@@ -54,7 +55,7 @@ def test_where_nothing_is_missing_auto_is_the_current_gpu(machine):
     machine()
     assert resolve("auto") == resolve("cuda") == torch.device("cuda", 1)
     assert resolve("cpu") == torch.device("cpu")
-    assert doctor.cuda_line() == "CUDA kernels: compiled with CUDA 13.0, they run on Card"
+    assert doctor.cuda_line() == "CUDA kernels: compiled with CUDA 13.0 for sm_80, sm_90, PTX of 90 for later cards, they run on Card"
 
 
 def test_other_names_are_refused():

@@ -13,8 +13,10 @@ PYBIND11_MODULE(_native, m) {
 #endif
 #if defined(GAF_WITH_CUDA)
   m.attr("has_cuda") = true;
+  m.attr("cuda_architectures") = GAF_CUDA_ARCHITECTURES;
 #else
   m.attr("has_cuda") = false;
+  m.attr("cuda_architectures") = "";
 #endif
   m.def("cuda_obstacle", &gaf::cuda::obstacle, "What stands in the way of running CUDA kernels here; empty where nothing does.");
   m.def("cuda_runtime_version", &gaf::cuda::runtime_version, "Of the CUDA runtime the module was built with, for example 13000; 0 without.");

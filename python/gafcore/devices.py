@@ -18,7 +18,7 @@ def cuda_missing() -> str:
     if not has_cuda():
         return (
             "gafcore was compiled without CUDA; put nvcc (CUDA 12 or later) on PATH, or set CUDACXX to it, and install again: "
-            "pip install --no-cache-dir . -C cmake.define.GAF_CUDA=ON"
+            "pip install --no-cache-dir . -C cmake.define.GAF_CUDA=ON (`gafcore doctor` says where to get nvcc)"
         )
     if obstacle := cuda_obstacle():
         return f"its CUDA kernels cannot run here: {obstacle}"

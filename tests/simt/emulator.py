@@ -23,9 +23,9 @@ KIND = os.environ.get("GAFCORE_SIMT", "plain")  # or asan, tsan
 ORDERS = ("fifo", "lifo", "random")
 
 
-def module_path() -> Path | None:
-    """The compiled emulator of the kind that GAFCORE_SIMT names, or None where it was not built."""
-    found = sorted((BUILD / "tests" / "simt" / KIND).glob("_simt.*.so"))
+def module_path(kind: str = KIND) -> Path | None:
+    """The compiled emulator of a kind, by default the one that GAFCORE_SIMT names, or None where it was not built."""
+    found = sorted((BUILD / "tests" / "simt" / kind).glob("_simt.*.so"))
     return found[0] if found else None
 
 

@@ -1,6 +1,7 @@
 // The module that the emulator's tests load: csrc/cuda behind the same bindings as on a GPU, and the emulator's own functions.
 #include "pybind/module.h"
 
+#include <dlfcn.h>
 #include <pybind11/stl.h>
 
 #include "planted.h"
@@ -14,6 +15,16 @@ void configure(const std::string& order, uint64_t seed, double timeout_s) {
   simt::settings.timeout_s = timeout_s;
 }
 
+// Launches so far by the kernel's place in this module's file, where `nm` names it.
+std::map<uintptr_t, int64_t> launches_by_place() {
+  std::map<uintptr_t, int64_t> result;
+  for (const auto& [kernel, n] : simt::launches_of) {
+    Dl_info info{};
+    if (dladdr(kernel, &info)) result[reinterpret_cast<uintptr_t>(kernel) - reinterpret_cast<uintptr_t>(info.dli_fbase)] = n;
+  }
+  return result;
+}
+
 void* pointer(uintptr_t p) { return reinterpret_cast<void*>(p); }
 
 }  // namespace
@@ -25,6 +36,7 @@ PYBIND11_MODULE(_simt, m) {
   m.def("write", [](uintptr_t device, uintptr_t host, size_t n) { simt::write(pointer(device), pointer(host), n); });
   m.def("read", [](uintptr_t host, uintptr_t device, size_t n) { simt::read(pointer(host), pointer(device), n); });
   m.def("launches", [] { return simt::launches; });
+  m.def("launches_by_place", &launches_by_place);
   const gaf::Modules modules{m.def_submodule("cpu_float32"), m.def_submodule("cpu_float64"), m.def_submodule("cuda_float32")};
   gaf::define_adam(modules);
   gaf::define_bind_triangles(modules);

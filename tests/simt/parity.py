@@ -12,15 +12,27 @@ from tests.simt.emulator import ORDERS, emulated
 Outputs = Sequence[Tensor]
 
 
-def with_gradients(call: Callable[..., Outputs], inputs: Sequence[Tensor], wrt: Sequence[int], upstream_seed: int = 0) -> list[Tensor]:
-    """Outputs, then the gradients of a random weighted sum of the differentiable ones by the inputs numbered `wrt`."""
-    inputs = [x.detach().clone().requires_grad_(i in wrt) for i, x in enumerate(inputs)]
+def with_gradients(
+    call: Callable[..., Outputs], inputs: Sequence[Tensor], wrt: Sequence[int], upstream_seed: int = 0, device: torch.device | str = "cpu"
+) -> list[Tensor]:
+    """Outputs, then the gradients of a random weighted sum of the differentiable ones by the inputs numbered `wrt`.
+
+    They are made on `device` and copied to the CPU.
+    """
+    inputs = [x.detach().to(device, copy=True).requires_grad_(i in wrt) for i, x in enumerate(inputs)]
     outputs = call(*inputs)
     generator = torch.Generator().manual_seed(upstream_seed)
     moving = [y for y in outputs if y.requires_grad]
-    loss = sum((y * torch.randn(y.shape, generator=generator)).sum() for y in moving)
+    loss = sum((y * torch.randn(y.shape, generator=generator).to(device)).sum() for y in moving)
     grads = torch.autograd.grad(loss, [inputs[i] for i in wrt]) if wrt and moving else ()
-    return [*(y.detach() for y in outputs), *grads]
+    return [y.detach().cpu() for y in (*outputs, *grads)]
+
+
+def assert_close(got: list[Tensor], want: list[Tensor], rtol: float = 1e-4, atol: float = 1e-5) -> None:
+    """Equal within tolerance, `atol` relative to each tensor's largest value."""
+    for i, (a, b) in enumerate(zip(got, want, strict=True)):
+        scale = float(b.abs().max()) if b.numel() else 0.0
+        torch.testing.assert_close(a, b, rtol=rtol, atol=atol * scale, msg=lambda m, i=i: f"output {i}: {m}")
 
 
 def assert_parity(
@@ -50,6 +62,4 @@ def assert_parity(
     if compare is not None:
         compare(results[0], want)
         return
-    for i, (a, b) in enumerate(zip(results[0], want, strict=True)):
-        scale = float(b.abs().max()) if b.numel() else 0.0
-        torch.testing.assert_close(a, b, rtol=rtol, atol=atol * scale, msg=lambda m, i=i: f"output {i}: {m}")
+    assert_close(results[0], want, rtol, atol)

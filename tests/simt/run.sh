@@ -27,8 +27,9 @@ kind=${kinds[0]}
 echo "-- emulator, $kind"
 wrapper=()
 preload=""
+tests=(tests/simt)
 case $kind in
-  plain) ;;
+  plain) tests+=(tests/gpu/test_parity.py) ;;  # what a GPU is asked, of the emulator
   asan)
     preload="$(library libasan.so) $(library libubsan.so)"
     export ASAN_OPTIONS=detect_leaks=0  # of Python's own
@@ -42,4 +43,4 @@ case $kind in
     ;;
   *) echo "run.sh: $kind is none of plain, asan, tsan" >&2; exit 2 ;;
 esac
-GAFCORE_SIMT=$kind LD_PRELOAD=$preload "${wrapper[@]}" python -m pytest tests/simt "$@"
+GAFCORE_SIMT=$kind LD_PRELOAD=$preload "${wrapper[@]}" python -m pytest "${tests[@]}" "$@"

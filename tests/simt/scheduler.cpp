@@ -6,7 +6,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <map>
 #include <memory>
 #include <mutex>
 #include <numeric>
@@ -20,6 +19,7 @@ namespace simt {
 
 Settings settings;
 int64_t launches = 0;
+std::map<const void*, int64_t> launches_of;
 Thread* self = nullptr;
 Block* block = nullptr;
 const char* kernel_name = "";
@@ -197,7 +197,7 @@ void fence() {
   acquire_tag(&fence_tag);
 }
 
-void launch(const char* name, dim3 grid, dim3 dims, size_t dynamic_bytes, const std::function<void()>& body) {
+void launch(const char* name, const void* function, dim3 grid, dim3 dims, size_t dynamic_bytes, const std::function<void()>& body) {
   const std::lock_guard lock(one_launch);
   if (const std::string bad = bad_shape(grid, dims, dynamic_bytes); !bad.empty()) throw std::runtime_error(std::string(name) + ": invalid launch: " + bad);
   const Watchdog watchdog;
@@ -208,6 +208,7 @@ void launch(const char* name, dim3 grid, dim3 dims, size_t dynamic_bytes, const 
   gridDim = grid;
   blockDim = dims;
   ++launches;
+  ++launches_of[function];
   random_source.seed(settings.seed + uint64_t(launches));
   std::vector<uint64_t> order(uint64_t(grid.x) * grid.y * grid.z);
   std::iota(order.begin(), order.end(), uint64_t(0));

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <map>
 #include <source_location>
 
 #define __global__
@@ -67,10 +68,11 @@ struct Settings {
 };
 extern Settings settings;
 extern int64_t launches;  // so far
+extern std::map<const void*, int64_t> launches_of;  // by kernel
 
-// Runs the kernel for every thread of every block. Throws std::runtime_error at the first mistake, or prints it and ends the process where it
-// was a wild access.
-void launch(const char* name, dim3 grid, dim3 block, size_t dynamic_shared_bytes, const std::function<void()>& kernel);
+// Runs `body`, which calls the kernel, for every thread of every block. Throws std::runtime_error at the first mistake, or prints it and ends the
+// process where it was a wild access.
+void launch(const char* name, const void* kernel, dim3 grid, dim3 block, size_t dynamic_shared_bytes, const std::function<void()>& body);
 // What a library would do on the device: device memory may be touched.
 void host_task(const char* name, const std::function<void()>& task);
 

@@ -60,7 +60,7 @@ template <class... Params, class... Args>
 void launch(const char* name, void (*kernel)(Params...), dim3 grid, dim3 block, size_t smem, Stream, Args&&... args) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
   std::tuple<std::remove_cv_t<Params>...> values(std::forward<Args>(args)...);
-  simt::launch(name, grid, block, smem, [&] { std::apply(kernel, values); });
+  simt::launch(name, reinterpret_cast<const void*>(kernel), grid, block, smem, [&] { std::apply(kernel, values); });
 }
 
 inline void fill_bytes(const char* name, void* out, int value, size_t n, Stream) {

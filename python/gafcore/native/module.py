@@ -152,3 +152,8 @@ def cuda_version() -> str | None:
     """Version of the CUDA runtime inside the module, for example "13.0"; None without CUDA."""
     number = _native.cuda_runtime_version()
     return f"{number // 1000}.{number % 1000 // 10}" if number else None
+
+
+def cuda_architectures() -> tuple[str, ...]:
+    """What CUDA kernels were compiled for, in CMake's words: "90-real" is machine code of sm_90, "90-virtual" its PTX, "90" both."""
+    return tuple(_native.cuda_architectures.split(",")) if has_cuda() else ()
