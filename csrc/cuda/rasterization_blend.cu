@@ -97,9 +97,13 @@ __device__ __forceinline__ void blend_work(const BlendPass& p, Work& work, const
   const TilePlace place(p.grid, work.tile);
   const ThreadPixel at_pixel(p.grid, place);
   TileList list(p.pairs, place.tile);
+  const uint32_t n_pieces = n_pieces_of(p);  // on its way while the list is
   const float x = float(at_pixel.x) + 0.5f, y = float(at_pixel.y) + 0.5f;
   const bool cut = is_cut(p, list);
-  if (threadIdx.x == 0) work.cut = cut, work.checkpoints = p.pairs.slots && p.pairs.checkpoints && !list.whole && !cut;
+  if (threadIdx.x == 0) {
+    work.cut = cut, work.n_pieces = n_pieces;
+    work.checkpoints = p.pairs.slots && p.pairs.checkpoints && !list.whole && !cut;
+  }
   __syncthreads();
   if (cut) {
     if (is_hidden(p, work.tile, work.bucket)) return;
@@ -134,7 +138,7 @@ __global__ void __launch_bounds__(kTilePixels, C < 4 ? 5 : 4) blend_tiles(BlendP
   GAF_SHARED(float4, splats, [3 * kBucket]);
   GAF_SHARED(unsigned, masks, [kBucket]);
   GAF_SHARED(Work, work);
-  if (threadIdx.x == 0) work = {uint32_t(middle_first(p.grid, blockIdx.x)), 0, n_pieces_of(p), false, false};
+  if (threadIdx.x == 0) work = {uint32_t(middle_first(p.grid, blockIdx.x)), 0, 0, false, false};
   __syncthreads();
   do {
     blend_work<C>(p, work, {splats, masks}, only_checkpoints);

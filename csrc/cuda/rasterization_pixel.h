@@ -73,7 +73,8 @@ __device__ __forceinline__ bool is_cut(const BlendPass& p, const TileList& list)
 
 // How many pieces have been cut off lists.
 __device__ __forceinline__ uint32_t n_pieces_of(const BlendPass& p) {
-  return p.pairs.pieces && !too_many(p.pairs) && *p.pairs.n_long <= p.at_once ? *p.pairs.n_pieces : 0;
+  const uint32_t n_long = *p.pairs.n_long, n_pieces = *p.pairs.n_pieces;  // both asked for before either decides
+  return p.pairs.pieces && n_long <= p.at_once && !too_many(p.pairs) ? n_pieces : 0;
 }
 
 __device__ __forceinline__ uint32_t n_buckets_of(const TileList& list) { return (list.end - list.begin - 1) / kBucket + 1; }
