@@ -69,7 +69,7 @@ def test_an_iteration_stays_where_it_is(capture, rows, color, perceptual, backgr
         names |= {"rig.expr", "rig.rotation", "rig.neck_pose", "rig.jaw_pose", "rig.eyes_pose", "rig.translation"}
         assert len(rows[-1]) == len(names) + (color != "none")
         assert {x.device for row in rows[-1] for x in row} == {META}
-        assert figures(outcome).device == outcome.n_pairs.device == META
+        assert figures(outcome).device == outcome.n_pairs[0].device == META
     assert all(x.device == META for x in (*state.tensors.values(), *state.adam.state().values(), state.stats.views))
 
 
@@ -125,7 +125,7 @@ def test_the_small_prior_is_asked_there(capture, rows, posed, start, condition):
     take_step(state, scene, frame, inputs, StageTimes(), look=False)
     assert given and {x.device for x in given} == {META}
     assert {x.device for network in networks for x in network.parameters()} == {META}
-    assert {name for name, x in truths._pool[0].items() if x.device != META} == {"side", "eps2d", "timestep"}
+    assert {name for name, x in truths._pool[0].items() if x.device != META} == {"side", "timestep"}
     assert set(posed) == {"pose", "size"}
     if start != "sds":  # which makes a set every time
         posed.clear()

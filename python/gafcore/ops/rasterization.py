@@ -140,8 +140,8 @@ def rasterization(
         near_plane: Gaussians whose mean is nearer are left out, metres.
         far_plane: And those farther.
         radius_clip: Gaussians whose radius is at most this are left out, pixels.
-        eps2d: Blur added to the screen-space covariance, pixels^2. A tensor is read on its device, where a replayed CUDA graph may find another
-            number; no gradient.
+        eps2d: Blur added to the screen-space covariance, pixels^2. A tensor is read where it lies, and a replayed CUDA graph may
+            find another number there; no gradient.
         sh_degree: None, or the degree 0..3 to evaluate towards each camera.
         backgrounds: One colour a camera; depth has background 0.
         render_mode: Channels of the image: colours, accumulated depth (D) or expected depth (ED), or colours then depth.
