@@ -157,6 +157,32 @@ def test_its_inputs_are_copied_without_a_look(capture, rows):
     assert results[:-1] == [None] * WARM_UP and results[-1].values.device == META
 
 
+def test_so_are_the_small_priors_views(capture, rows, posed):
+    """From the pool to the memory of a graph; the iteration that makes the set is no graph's."""
+    truths = PseudoTruths(SmallPrior(woken(seed=1), None), PseudoConfig(refresh_every=9, prior_views=1))
+    truths.move_to(META)
+    state, scene, inputs = elsewhere(capture, FitConfig(), Terms(prior=truths))
+    frame = Pictures(META, 10**7).on_device(2, capture.frames[2])
+    begun = []
+
+    def captured(fn):
+        with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+            fn()
+        begun.append(len(rows))
+        return torch.empty(2, device=META), lambda: None
+
+    graphs = StepGraphs(scene, captured)
+    assert graphs.take_step(state, inputs, StageTimes()) is None
+    take_step(state, scene, frame, inputs, StageTimes(), look=False)
+    with NothingMoves():
+        results = [graphs.take_step(state, inputs, StageTimes()) for _ in range(WARM_UP)]
+    results.append(graphs.take_step(state, inputs, StageTimes()))  # its figures go to the host in the end
+    with NothingMoves():
+        results.append(graphs.take_step(state, inputs, StageTimes()))
+    assert results[:WARM_UP] == [None] * WARM_UP and all(x.values.device == META for x in results[WARM_UP:])
+    assert begun == [2] and len(truths._pool) == 1
+
+
 def test_a_density_round_asks_for_its_counts_only(capture):
     """`tolist` is its only question: the first one fails on "meta", and on the CPU there is no other."""
     config = FitConfig().density
