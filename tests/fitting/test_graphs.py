@@ -183,7 +183,7 @@ def test_with_the_small_prior_the_same_bits(capture, monkeypatch, start, yields)
     graphs = run(capture, monkeypatch, recorder=recorder, prior=priors[0])
     assert_same_bits(graphs, run(capture, monkeypatch, prior=priors[1]))
     assert all(torch.equal(x, priors[1].state()[name]) for name, x in priors[0].state().items())
-    # Five iterations make sets; in every stretch two of a kind warm up: renders of 64 and, of the third and fifth set, of 48 pixels, or none.
+    # Five iterations make sets; in every stretch two of a kind warm up: renders of 64 pixels, of 48 (the third and fifth set), or none.
     assert len(priors[0].state()["timestep"]) == 5
     assert recorder.made == 6 and recorder.replays == 20
 
