@@ -4,6 +4,7 @@
 #pragma once
 #include <cstdint>
 
+#include "math/macros.h"
 #include "stream.h"
 
 namespace gaf {
@@ -22,6 +23,14 @@ struct alignas(16 * sizeof(T)) Splat {
 // Gradients of the splats come in the same number of values, but a group at a time: [C G, 16 fields, 16 lanes].
 enum SplatGradField { kGradXX, kGradXY, kGradYY, kGradLogOpacity, kGradColor };
 
+// A number of the call, or one that lies beside the tensors: a captured launch reads that anew at every replay.
+template <class T>
+struct Scalar {
+  double given;
+  const T* at;                  // [1], or null: `given`
+  GAF_HD explicit operator T() const { return at ? *at : T(given); }
+};
+
 template <class T>
 struct RasterizationProjectArgs {
   int64_t n_cameras, n_gaussians;
@@ -32,7 +41,7 @@ struct RasterizationProjectArgs {
   int64_t sh_degree;            // -1: colors are colors
   int64_t n_colors;             // coefficients (K 3) or channels a Gaussian; 0 with null colors
   double near_plane, far_plane; // metres
-  double eps2d;                 // pixels^2
+  Scalar<T> eps2d;              // pixels^2
   double radius_clip;           // pixels
   const T* means;               // [N, 3] world, metres
   const T* quats;               // [N, 4] wxyz, any length

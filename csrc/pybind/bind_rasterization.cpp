@@ -22,7 +22,8 @@ RasterizationProjectArgs<T> read_project(const pybind11::dict& fields) {
   f("n_colors", a.n_colors);
   f("near_plane", a.near_plane);
   f("far_plane", a.far_plane);
-  f("eps2d", a.eps2d);
+  f("eps2d", a.eps2d.given);
+  f("eps2d_at", a.eps2d.at);
   f("radius_clip", a.radius_clip);
   f("means", a.means);
   f("quats", a.quats);

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gafcore.avatars.density import DensityConfig
 from gafcore.cameras import resize
-from gafcore.fitting import DivergedError, Execution, FitConfig, PriorViews, fit, loop
+from gafcore.fitting import DivergedError, Execution, FitConfig, PriorViews, PseudoConfig, PseudoTruths, fit, loop
 from gafcore.fitting.graphs import KINDS, WARM_UP, StepGraphs
 from gafcore.fitting.inputs import Pictures, make_inputs
 from gafcore.fitting.lpips import Lpips, expected_shapes
@@ -20,6 +20,7 @@ from gafcore.fitting.state import FitState
 from gafcore.fitting.step import Scene, StageTimes, Terms, take_step
 from gafcore.ops import pair_room
 from tests.cases.ball import ball_capture, with_picture_to_spoil
+from tests.cases.small_prior import tiny_prior
 
 DENSITY = DensityConfig(start=10, every=10, grad_threshold=1e-5)
 CONFIG = FitConfig(iterations=40, density=DENSITY, sh_degree=1, sh_every=15, color_correction="frame")
@@ -170,6 +171,55 @@ def test_a_prior_decides_on_the_host_so_nothing_is_captured(capture, monkeypatch
     assert_same_bits(with_prior, run(capture, monkeypatch, config, prior=lambda _: PriorViews([side], black)))
 
 
+def small_prior(**options):
+    return PseudoTruths(tiny_prior(), PseudoConfig(**{"refresh_every": 8, "prior_fades": 0.4, "prior_until": 0.9, **options}))
+
+
+@pytest.mark.parametrize("start", ["regression", "refined", "render"])
+@pytest.mark.parametrize("yields", [0.0, 4.0], ids=["in-one-sum", "giving-way"])
+def test_with_the_small_prior_the_same_bits(capture, monkeypatch, start, yields):
+    """Over five new sets, a weight that fades and ends, three density rounds and a degree of colour."""
+    recorder, priors = Recorder(), [small_prior(prior_start=start, prior_yields=yields) for _ in range(2)]
+    graphs = run(capture, monkeypatch, recorder=recorder, prior=priors[0])
+    assert_same_bits(graphs, run(capture, monkeypatch, prior=priors[1]))
+    assert all(torch.equal(x, priors[1].state()[name]) for name, x in priors[0].state().items())
+    # Five iterations make sets; in every stretch two of a kind warm up: renders of 64 pixels, of 48 (the third and fifth set), or none.
+    assert len(priors[0].state()["timestep"]) == 5
+    assert recorder.made == 6 and recorder.replays == 20
+
+
+def test_a_prior_that_looks_every_time_is_asked_one_by_one(capture, monkeypatch):
+    recorder = Recorder()
+    for options in (dict(prior_start="sds"), dict(refresh_every=1)):
+        run(capture, monkeypatch, replace(CONFIG, iterations=8), recorder, prior=small_prior(prior_until=1.0, **options))
+    assert recorder.made == 0
+
+
+def test_a_fit_that_goes_on_with_a_prior_meets_the_same_bits(capture, monkeypatch, tmp_path):
+    config = replace(CONFIG, checkpoint_every=13)
+
+    def stop(iteration, _):
+        if iteration == 27:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(capture, monkeypatch, config, Recorder(), out=tmp_path, callback=stop, prior=small_prior())
+    resumed = run(capture, monkeypatch, config, Recorder(), out=tmp_path, resume=True, prior=small_prior())
+    assert_same_bits(resumed, run(capture, monkeypatch, config, prior=small_prior()))
+
+
+def test_captured_again_when_the_room_for_a_priors_pairs_is_nearly_full(capture, monkeypatch):
+    monkeypatch.setattr(pair_room, "STEP", 64)
+    config, recorder = replace(CONFIG, iterations=6, density=DensityConfig(start=99), sh_degree=0), Recorder()
+    room = pair_room.room_of(capture.rig.template, 2, 128, 64, 64)  # of the prior's two views, four times its own 16 pixels
+    room.capacity = 64
+    frames = pair_room.room_of(capture.rig.template, 1, 128, 48, 48)
+    frames.capacity = 1 << 20
+    run(capture, monkeypatch, config, recorder, prior=small_prior())
+    assert recorder.made == 2 and frames.n_pairs == 0
+    assert room.capacity >= pair_room._SPARE * room.n_pairs > 64
+
+
 def test_what_cannot_be_captured_goes_on_one_by_one(capture, monkeypatch):
     calls = []
 
@@ -235,6 +285,18 @@ def test_a_captured_iteration_asks_nothing_of_the_host(capture, monkeypatch, col
     recorder = Recorder(watch)
     run(capture, monkeypatch, config, recorder)
     assert recorder.replays == 1 and watch.count > 200
+
+
+@pytest.mark.parametrize("yields", [0.0, 4.0], ids=["in-one-sum", "giving-way"])
+@pytest.mark.parametrize("perceptual", [None, lpips_of_noise], ids=["plain", "lpips"])
+@pytest.mark.parametrize("seen", [0.5, 1.0])
+def test_nor_does_one_with_the_small_prior(capture, monkeypatch, seen, perceptual, yields):
+    watch = AsksNothing()
+    monkeypatch.setattr(loop, "_perceptual", lambda *_: None if perceptual is None else perceptual())
+    config = FitConfig(iterations=1 + WARM_UP + 2, color_correction="frame", density=DensityConfig(start=99))
+    recorder = Recorder(watch)
+    run(capture, monkeypatch, config, recorder, prior=small_prior(prior_until=1.0, prior_fades=1.0, prior_seen=seen, prior_yields=yields))
+    assert recorder.replays == 2 and watch.count > 500
 
 
 def test_the_watch_sees_what_it_must():

@@ -10,8 +10,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from gafcore.captures.synthetic import SynthConfig, make
 from gafcore.errors import InputError
-from gafcore.fitting import FitConfig, Interrupted, PseudoConfig, PseudoTruths, fit
+from gafcore.fitting import FitConfig, Interrupted, PseudoConfig, PseudoTruths, fit, make_prior
 from gafcore.fitting.trust import REFERENCE_DB, Trust, measured
 from gafcore.types import Capture
 from tests.cases.ball import ball_capture
@@ -109,6 +110,19 @@ def test_a_resumed_fit_knows_what_was_measured(capture, tmp_path):
 
 def assert_same_bits(a, b):
     assert all(torch.equal(x, y) for x, y in zip(a.avatar.parameters().values(), b.avatar.parameters().values(), strict=True))
+
+
+def test_the_shipped_prior_is_measured_alike_at_any_number_of_threads():
+    """Its matrix products are not alike."""
+    head, found, n = make(SynthConfig(size=64, n_timesteps=2, eval_timesteps=1, seed=5)).capture, [], torch.get_num_threads()
+    prior = make_prior("small").prior
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(measured(prior, head, head.splits["train"]).error)
+    finally:
+        torch.set_num_threads(n)
+    assert found[0] == found[1] > 0
 
 
 def test_masks_are_needed(capture):

@@ -220,6 +220,22 @@ def test_with_the_small_prior_every_run_gives_the_same_bits(capture):
     assert_same_bits(*results)
 
 
+@pytest.mark.parametrize("start", ["regression", "render"])
+@pytest.mark.parametrize("config", [replace(STEADY, iterations=30), replace(LIVELY, iterations=30)], ids=["steady", "lively"])
+def test_with_the_small_prior_graphs_give_the_bits_of_kernels_launched_one_by_one(capture, config, start, monkeypatch):
+    """Over three sets, the later two between replays."""
+    made, pseudo = [], PseudoConfig(refresh_every=10, prior_start=start)
+    real = graphs.capture_graph
+    monkeypatch.setattr("gafcore.fitting.loop.capture_graph", lambda fn: (made.append(1), real(fn))[1])
+    truths = [PseudoTruths(tiny_prior(), pseudo) for _ in range(2)]
+    with_graphs, losses, _ = with_prior(capture, GRAPHS, config, truths[0])
+    assert len(made) >= (1 if config.sh_degree == 0 else 2)
+    one_by_one, wanted, _ = with_prior(capture, ONE_BY_ONE, config, truths[1])
+    assert_same_bits(with_graphs, one_by_one)
+    assert losses == wanted and len(truths[0].state()["timestep"]) == 3
+    assert all(torch.equal(x, truths[1].state()[name]) for name, x in truths[0].state().items())
+
+
 @pytest.mark.parametrize(("first", "then"), [(CPU, GRAPHS), (GRAPHS, CPU), (GRAPHS, GRAPHS)], ids=["cpu-gpu", "gpu-cpu", "gpu-gpu"])
 def test_a_checkpoint_with_a_pool_changes_device(capture, tmp_path, first, then):
     def stop(iteration, _):

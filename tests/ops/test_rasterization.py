@@ -163,11 +163,26 @@ def test_statistics_count():
     assert (meta["tile_width"], meta["tile_height"]) == (-(-100 // meta["tile_size"]), -(-70 // meta["tile_size"]))
 
 
-def test_opcheck():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float", "double"])
+@pytest.mark.parametrize("mode", ["classic", "antialiased"])
+def test_a_blur_that_lies_in_memory_gives_the_numbers_bits(mode, dtype):
+    results = []
+    for eps2d in (0.7, torch.tensor(0.7, dtype=dtype), torch.tensor(0.3, dtype=dtype)):
+        scene = cases.scene(rasterize_mode=mode, eps2d=eps2d)
+        tensors = scene.tensors(dtype, grad=True)
+        image, _, meta = scene.call(rasterization, tensors)
+        image.square().sum().backward()
+        results.append([image, meta["conics"], *(tensors[name].grad for name in ("means", "scales", "opacities", "viewmats"))])
+    assert all(torch.equal(x, y) for x, y in zip(results[0], results[1], strict=True))
+    assert not any(torch.equal(x, y) for x, y in zip(results[1], results[2], strict=True))
+
+
+@pytest.mark.parametrize("eps2d_at", [None, torch.tensor(0.7)], ids=["number", "tensor"])
+def test_opcheck(eps2d_at):
     scene = cases.scene(n=9, cameras=2, sh_degree=1)
     t = scene.tensors(torch.float32)
     gaussians = [t[k] for k in cases.NAMES]
-    options = (scene.width, scene.height, 1, False, True, 0.01, 1e10, 0.3, 0.0)
+    options = (scene.width, scene.height, 1, False, True, 0.01, 1e10, 0.3, 0.0, eps2d_at)
     torch.library.opcheck(torch.ops.gafcore.rasterization_project.default, (*gaussians, scene.Ks.float(), *options))
     s = project_op(*gaussians, scene.Ks.float(), *options)
     blending = (s[0], s[2], s[3], None, t["backgrounds"], scene.width, scene.height, 3)

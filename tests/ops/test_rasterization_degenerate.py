@@ -213,6 +213,7 @@ def test_mixed_shared_and_per_camera_input():
         (dict(colors=torch.zeros(10)), r"colors must be \[N, D\] float32"),
         (dict(viewmats=torch.zeros(4, 4)), r"viewmats must be \[C, 4, 4\] float32 or float64, got \(4, 4\) float32"),
         (dict(Ks=torch.zeros(2, 3, 3)), r"Ks must be \[C, 3, 3\] float32 with C = 1, got \(2, 3, 3\) float32"),
+        (dict(eps2d=torch.zeros(1)), r"eps2d must be \[\] float32, got \(1,\) float32"),
         (dict(colors=torch.zeros(10, 3, 3), sh_degree=1), r"colors must hold at least 4 coefficients for sh_degree 1, got \(10, 3, 3\)"),
         (dict(sh_degree=4), r"sh_degree must be None or from 0 to 3, got 4"),
         (dict(width=0), r"width must be > 0, got 0"),

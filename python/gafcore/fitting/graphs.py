@@ -3,8 +3,9 @@ of them one by one costs more than running them.
 
 An iteration is captured once for each kind of inputs, after a few ordinary ones that let libraries set themselves up and make the room
 for pairs known. To repeat it, the frame's numbers and picture are copied to where the captured kernels read them. Density rounds and a
-growing degree of colour change the memory: then everything is captured anew. Where an iteration needs the host (a prior), or capturing
-fails, ordinary iterations go on.
+growing degree of colour change the memory: then everything is captured anew. A prior's views are inputs like the frame, at iterations
+where they are known beforehand (`RecallingPrior`); where it must look at the avatar or the picture first, and where capturing fails,
+ordinary iterations go on.
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from gafcore.fitting.inputs import Inputs
+from gafcore.fitting.prior import RecallingPrior
 from gafcore.fitting.readings import StepResult
-from gafcore.fitting.schedule import sh_degree_at
+from gafcore.fitting.schedule import generator, sh_degree_at
 from gafcore.fitting.state import FitState, set_rates
-from gafcore.fitting.step import Scene, StageTimes, compare, figures, move
+from gafcore.fitting.step import Scene, StageTimes, compare, figures, move, with_views
+from gafcore.fitting.view_inputs import view_inputs
 from gafcore.ops import pair_room
 
 # Makes a function repeatable without running it: where its result will be, and how to run it.
@@ -63,18 +66,21 @@ class _Graph:
     inputs: Inputs  # where it reads
     values: Tensor  # where it writes its figures
     replay: Callable[[], None]
-    room: pair_room.PairRoom
-    capacity: int  # room for pairs when it was captured
-    most: Tensor  # pairs of any frame since, on the device; replays read and write it, so it must live as long as they do
+    rooms: list[pair_room.PairRoom]  # of the frame, and of a prior's views
+    capacities: list[int]  # room for pairs when it was captured
+    most: Tensor  # pairs in each room of any iteration since, on the device; replays read and write it, so it must live as long as they do
     most_pairs: Tensor  # the same on the host, as last heard of
 
     def outgrown(self) -> bool:
-        """Whether a frame came near the room there is: one with more pairs is drawn right, but slowly."""
-        most = int(self.most_pairs)
-        if most <= pair_room.TIGHT * self.capacity:
+        """Whether pictures came near the room there is: those with more pairs are drawn right, but slowly."""
+        return any(self._outgrown(*row) for row in zip(self.rooms, self.capacities, self.most_pairs.tolist(), strict=True))
+
+    @staticmethod
+    def _outgrown(room: pair_room.PairRoom, capacity: int, most: int) -> bool:
+        if most <= pair_room.TIGHT * capacity:
             return False
-        self.room.fit(most)
-        return self.room.capacity > self.capacity
+        room.fit(most)
+        return room.capacity > capacity
 
 
 class StepGraphs:
@@ -87,15 +93,18 @@ class StepGraphs:
 
     def __init__(self, scene: Scene, capture: Capture = capture_graph) -> None:
         self._scene, self._capture = scene, capture
-        self._off = scene.terms.prior is not None  # it decides on the host, every iteration anew
+        prior = scene.terms.prior
+        self._recalling = prior if isinstance(prior, RecallingPrior) else None
+        self._off = prior is not self._recalling  # it decides on the host, every iteration anew
         self._made_for: tuple[Tensor, int] | None = None
         self._graphs: dict[tuple[object, ...], _Graph] = {}
         self._seen: Counter[tuple[object, ...]] = Counter()
 
     def take_step(self, state: FitState, inputs: Inputs, times: StageTimes) -> StepResult | None:
         """Move `state` as `step.take_step` does, or return None and do nothing: then an ordinary iteration must be taken."""
-        if self._off:
+        if self._off or not self._known_before(state.iteration + 1):
             return None
+        inputs = self._with_views(inputs, state.iteration + 1)
         degree = sh_degree_at(self._scene.config, state.iteration + 1)
         if self._made_for is None or self._made_for[0] is not state.binding or self._made_for[1] != degree:
             self._forget()
@@ -116,6 +125,17 @@ class StepGraphs:
             state.iteration += 1
             return StepResult(graph.values.clone())  # the next one overwrites them
 
+    def _known_before(self, iteration: int) -> bool:
+        return self._recalling is None or self._recalling.recalls(iteration, self._scene.config.iterations)
+
+    def _with_views(self, inputs: Inputs, iteration: int) -> Inputs:
+        """With what the prior recalls at an iteration; an ordinary one draws the same from a generator of its own."""
+        if self._recalling is None:
+            return inputs
+        config = self._scene.config
+        views = self._recalling.recall(iteration, config.iterations, generator(config, "prior", iteration))
+        return replace(inputs, views=view_inputs(views, inputs.numbers.device))
+
     def _forget(self) -> None:
         """Drop all graphs, once they have ended: they write to memory that would be given to others."""
         if any(graph.values.is_cuda for graph in self._graphs.values()):
@@ -128,16 +148,15 @@ class StepGraphs:
         self._seen[kind] += 1
         if self._seen[kind] <= WARM_UP or len(self._graphs) >= KINDS:
             return None
-        means, on_gpu = state.tensors["means"], inputs.numbers.is_cuda
-        room = pair_room.room_of(means, 1, means.shape[0], inputs.width, inputs.height)
-        own, most = inputs.clone(), torch.zeros((), dtype=torch.int64, device=inputs.numbers.device)
-        most_on_host, capacity = torch.zeros((), dtype=torch.int64, pin_memory=on_gpu), room.capacity
+        own, on_gpu, rooms = inputs.clone(), inputs.numbers.is_cuda, _rooms(state, inputs)
+        most = torch.zeros(len(rooms), dtype=torch.int64, device=inputs.numbers.device)
+        most_on_host, capacities = torch.zeros(len(rooms), dtype=torch.int64, pin_memory=on_gpu), [room.capacity for room in rooms]
 
         def iteration() -> Tensor:
             untimed = StageTimes()
-            outcome = compare(state, self._scene, own, degree, untimed)
+            outcome = with_views(state, self._scene, own, compare(state, self._scene, own, degree, untimed))
             move(state, outcome, own, untimed)
-            most.copy_(torch.maximum(most, outcome.n_pairs))
+            most.copy_(torch.maximum(most, torch.stack(outcome.n_pairs)))
             most_on_host.copy_(most, non_blocking=True)
             return figures(outcome)
 
@@ -152,5 +171,12 @@ class StepGraphs:
                 f"an iteration could not be captured as a CUDA graph ({reason}); they go on one by one", RuntimeWarning, stacklevel=2
             )
             return None
-        graph = self._graphs[kind] = _Graph(own, values, replay, room, capacity, most, most_on_host)
+        graph = self._graphs[kind] = _Graph(own, values, replay, rooms, capacities, most, most_on_host)
         return graph
+
+
+def _rooms(state: FitState, inputs: Inputs) -> list[pair_room.PairRoom]:
+    """For the pairs of what an iteration draws: the frame, and a prior's views."""
+    means, views = state.tensors["means"], inputs.views
+    sizes = [(1, inputs.width, inputs.height)] + ([] if views is None else [(len(views.viewmats), views.width, views.height)])
+    return [pair_room.room_of(means, n_cameras, means.shape[0], width, height) for n_cameras, width, height in sizes]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gafcore.avatars.frames import checked_image, checked_mask, describe
 from gafcore.errors import InputError
+from gafcore.fitting.view_inputs import ViewInputs
 from gafcore.types import Camera, Frame
 
 _VIEWMAT, _K, _BACKGROUND, _CHANGE, _ROW = slice(0, 16), slice(16, 25), slice(25, 28), slice(28, 31), slice(31, 32)
@@ -27,6 +28,7 @@ class Inputs:
         mask: Likewise; None where the background stays as it was captured.
         width: Pixels.
         height: Pixels.
+        views: What a prior says beside, where that is known before the iteration.
     """
 
     numbers: Float[Tensor, "32"]
@@ -34,6 +36,7 @@ class Inputs:
     mask: Tensor | None
     width: int
     height: int
+    views: ViewInputs | None = None
 
     @property
     def camera(self) -> Camera:
@@ -60,10 +63,13 @@ class Inputs:
     @property
     def kind(self) -> tuple[object, ...]:
         """Inputs of one kind can be copied into each other."""
-        return (self.width, self.height, self.image.dtype, None if self.mask is None else self.mask.dtype)
+        own = (self.width, self.height, self.image.dtype, None if self.mask is None else self.mask.dtype)
+        return own if self.views is None else (*own, *self.views.kind)
 
     def clone(self) -> Inputs:
-        return replace(self, numbers=self.numbers.clone(), image=self.image.clone(), mask=None if self.mask is None else self.mask.clone())
+        mask = None if self.mask is None else self.mask.clone()
+        views = None if self.views is None else self.views.clone()
+        return replace(self, numbers=self.numbers.clone(), image=self.image.clone(), mask=mask, views=views)
 
     def copy_(self, other: Inputs) -> None:
         """Take over the values of other inputs of this kind."""
@@ -71,6 +77,8 @@ class Inputs:
         self.image.copy_(other.image, non_blocking=True)
         if self.mask is not None and other.mask is not None:
             self.mask.copy_(other.mask, non_blocking=True)
+        if self.views is not None and other.views is not None:
+            self.views.copy_(other.views)
 
 
 class Pictures:

@@ -63,7 +63,7 @@ class PriorViews:
         background: RGB behind the head in the targets; the request's where absent.
         mask: Weights of pixels, 0 to 1; the loss shrinks with their mean. All 1 where absent.
         squared: Compare by the mean squared difference, times 0.5, instead of L_img: score distillation.
-        eps2d: Blur of every splat in these renders, square pixels; the rasterizer's own where absent.
+        eps2d: Blur of every splat in these renders, square pixels, as a number or a tensor []; the rasterizer's own where absent.
         yields: Leave out of these views' gradient what points against that of the rest of the loss (the training picture and the
             penalties), at most so many times that (`yielding.py`).
     """
@@ -75,7 +75,7 @@ class PriorViews:
     background: Float[Tensor, "3"] | None = None
     mask: Float[Tensor, "C h w"] | None = None
     squared: bool = False
-    eps2d: float | None = None
+    eps2d: float | Float[Tensor, ""] | None = None
     yields: float = 0.0
 
 
@@ -92,6 +92,20 @@ class DevicePrior(Protocol):
     def move_to(self, device: torch.device) -> torch.device:
         """Called first of all, once a fit: the fit computes on `device`. Move there what computes, and return where requests' tensors
         should be: `device`, or the CPU."""
+        ...
+
+
+@runtime_checkable
+class RecallingPrior(Protocol):
+    """A prior whose answers depend, at most iterations, on nothing but what it remembers: on a GPU those are captured as graphs."""
+
+    def recalls(self, iteration: int, iterations: int) -> bool:
+        """Whether that is so at this iteration (from 1). Else it is called, as any prior."""
+        ...
+
+    def recall(self, iteration: int, iterations: int, generator: torch.Generator) -> PriorViews | None:
+        """The answer at such an iteration, the same as that of a call, which may still come: it changes nothing. Its tensors should be
+        on the fit's device, sizes and `yields` the same most of the time: for each kind of answers there is another graph."""
         ...
 
 

@@ -12,55 +12,48 @@ from torch.nn.functional import avg_pool2d
 
 from gafcore.avatars.rigged import RiggedAvatar, draw, pose_on
 from gafcore.fitting.color import corrected
-from gafcore.fitting.config import FitConfig
+from gafcore.fitting.config import FitConfig, LossWeights
 from gafcore.fitting.losses import Perceptual, image_loss
 from gafcore.fitting.prior import Prior, PriorRequest
 from gafcore.fitting.schedule import generator
+from gafcore.fitting.view_inputs import ViewInputs, view_inputs
 from gafcore.rigs import Rig
 from gafcore.types import Camera, Frame, RigParams
 
 
 @dataclass(frozen=True)
 class PriorTerm:
-    """A loss, and how far its gradient gives way to that of the rest of the loss (`PriorViews.yields`)."""
+    """A loss, how far its gradient gives way to that of the rest of the loss (`PriorViews.yields`), and pairs of splats and tiles drawn."""
 
     loss: Float[Tensor, ""]
     yields: float
+    n_pairs: Tensor
 
 
-def prior_loss(
+def ask(
     prior: Prior,
     avatar: RiggedAvatar,
     vertices: Float[Tensor, "1 V 3"],
-    params: RigParams,
     frame: Frame,
     *,
     background: Float[Tensor, "3"],
     captured_on: tuple[float, float, float],
-    color: Float[Tensor, "2 3"] | None,
     iteration: int,
     config: FitConfig,
     rig: Rig,
-    perceptual: Perceptual | None,
-) -> PriorTerm | None:
-    """L_img between the prior's targets and renders of its views; None where the prior has nothing to say.
-
-    Only the Gaussians follow it: pose and expression, and the camera's colours, are what the pictures say. The prior is asked where `rig`
-    is, wherever the avatar is, and what it answers follows the avatar.
+) -> ViewInputs | None:
+    """What the prior says at an iteration; None where it has nothing to say. It is asked where `rig` is, and its answer follows the avatar.
 
     Args:
         prior: Whom to ask.
         avatar: As it is now, posed for `frame`.
         vertices: Its rig at that moment, metres.
-        params: Of all timesteps, as tuned so far.
         frame: The training frame of the iteration.
         background: RGB behind the head in this iteration.
         captured_on: RGB behind the head in the frame's picture.
-        color: Gain and offset of the frame's camera, where fitted.
         iteration: From 1.
         config: Of the fit.
         rig: The avatar's, where the prior is asked.
-        perceptual: LPIPS, where there are weights.
     """
     device, asked = vertices.device, rig.template.device
     request = PriorRequest(
@@ -75,27 +68,48 @@ def prior_loss(
         background=background.to(asked),
         generator=generator(config, "prior", iteration),
     )
-    views = prior(request)
-    if views is None or views.weight == 0:
-        return None
-    if views.timestep is not None and views.timestep != frame.timestep:
-        moment, shared = views.timestep, RigParams.SHARED
-        # As an index the number would be brought to a GPU, which waits for it.
-        then = params.map(lambda name, x: x if name in shared else x.narrow(0, moment, 1))
+    return view_inputs(prior(request), device)
+
+
+def prior_loss(
+    views: ViewInputs,
+    avatar: RiggedAvatar,
+    vertices: Float[Tensor, "1 V 3"],
+    params: RigParams,
+    *,
+    background: Float[Tensor, "3"],
+    color: Float[Tensor, "2 3"] | None,
+    weights: LossWeights,
+    perceptual: Perceptual | None,
+) -> PriorTerm:
+    """L_img between the prior's targets and renders of its views. Asks nothing of the host.
+
+    Only the Gaussians follow it: pose and expression, and the camera's colours, are what the pictures say.
+
+    Args:
+        views: What the prior said.
+        avatar: As it is now.
+        vertices: Its rig at the moment of the iteration's frame, metres.
+        params: Of all timesteps, as tuned so far.
+        background: RGB behind the head in this iteration.
+        color: Gain and offset of the frame's camera, where fitted.
+        weights: Of L_img.
+        perceptual: LPIPS, where there are weights.
+    """
+    if (row := views.row) is not None:
+        then = params.map(lambda name, x: x if name in RigParams.SHARED else x.index_select(0, row))
         vertices = avatar.rig.vertices(then.detach())
-    background = background if views.background is None else views.background.to(device)
+    background = background if views.background is None else views.background
     blur = {} if views.eps2d is None else {"eps2d": views.eps2d}
     view = draw(pose_on(avatar, vertices), views.cameras, background, **blur)
-    targets = views.targets.detach().to(device)
-    image = _averaged(corrected(view, background, None if color is None else color.detach()), targets)
-    mask = None if views.mask is None else views.mask.to(device)
+    image = _averaged(corrected(view, background, None if color is None else color.detach()), views.targets)
     if views.squared:
-        squares = (image - targets).square()
-        return PriorTerm(views.weight * 0.5 * (squares if mask is None else squares * mask[..., None]).mean(), views.yields)
-    loss = image_loss(image, targets, config.loss, perceptual, mask)
-    # In doubles, as Python's product was, and not read from the device.
-    weight = views.weight if mask is None else (views.weight * mask.mean().double()).to(loss.dtype)
-    return PriorTerm(weight * loss, views.yields)
+        squares = (image - views.targets).square()
+        loss, weight = (squares if views.mask is None else squares * views.mask[..., None]).mean(), 0.5 * views.weight
+    else:
+        loss = image_loss(image, views.targets, weights, perceptual, views.mask)
+        weight = views.weight if views.mask is None else views.weight * views.mask.mean().double()
+    return PriorTerm(weight.to(loss.dtype) * loss, views.yields, view.meta["n_pairs"])
 
 
 def _preview(avatar: RiggedAvatar, vertices: Tensor, background: Tensor, asked: torch.device) -> Callable[..., Tensor]:

@@ -33,7 +33,7 @@ EPS2D = 0.3  # square pixels: the blur of splats that training pictures are draw
 _MOST_SUPERSAMPLED = 4  # 256 pixels for the shipped prior: four views cost as much as one training picture of 512
 _STEPS = 10  # of the whole schedule, as GAF's t/20 of 1000 would be 50: more do not help this prior
 _SET = ("targets", "seen", "within", "viewmats", "Ks", "side", "eps2d", "timestep", "background")
-_ON_HOST = ("side", "eps2d", "timestep")  # of a set: what is read as numbers; the rest is on the prior's device
+_ON_HOST = ("side", "timestep")  # of a set: what is read as numbers; the rest is on the prior's device
 
 
 @dataclass(frozen=True)
@@ -151,16 +151,23 @@ class PseudoTruths:
         return device
 
     def __call__(self, request: PriorRequest) -> PriorViews | None:
-        share = 1.0 if self._trust is None else self._trust.share
-        weight = self.config.prior_weight * share * self._faded(request.iteration / request.iterations)
-        if weight == 0 or request.iteration > self.config.prior_until * request.iterations:
-            return None
-        distilling = self.config.prior_start == "sds"
-        if distilling or (request.iteration - 1) % self.config.refresh_every == 0:
+        if not self.recalls(request.iteration, request.iterations):
             self._pool.append(self._placed(self._made(request)))
-            del self._pool[: -1 if distilling else -self.capacity]
-        chosen = self._pool[int(torch.randint(len(self._pool), (), generator=request.generator))]
-        views = torch.randperm(self.n_views, generator=request.generator)[: self.config.prior_views].tolist()
+            del self._pool[: -1 if self._distilling else -self.capacity]
+        return self.recall(request.iteration, request.iterations, request.generator)
+
+    def recalls(self, iteration: int, iterations: int) -> bool:
+        """Whether no set is made then."""
+        makes = self._distilling or (iteration - 1) % self.config.refresh_every == 0
+        return not makes or self._weight(iteration, iterations) == 0
+
+    def recall(self, iteration: int, iterations: int, generator: torch.Generator) -> PriorViews | None:
+        """Views from the pool as it is."""
+        weight = self._weight(iteration, iterations)
+        if weight == 0:
+            return None
+        chosen = self._pool[int(torch.randint(len(self._pool), (), generator=generator))]
+        views = torch.randperm(self.n_views, generator=generator)[: self.config.prior_views].tolist()
         size = int(chosen["side"])
         return PriorViews(
             cameras=[Camera(chosen["viewmats"][i], chosen["Ks"][i], size, size) for i in views],
@@ -168,10 +175,10 @@ class PseudoTruths:
             weight=weight,
             timestep=int(chosen["timestep"]),
             background=chosen["background"],
-            mask=_rows(chosen["within"], views).float() if distilling else self._trusted(chosen, views),
-            squared=distilling,
+            mask=_rows(chosen["within"], views).float() if self._distilling else self._trusted(chosen, views),
+            squared=self._distilling,
             yields=self.config.prior_yields,
-            eps2d=float(chosen["eps2d"]),
+            eps2d=chosen["eps2d"],
         )
 
     def _trusted(self, chosen: dict[str, Tensor], views: list[int]) -> Float[Tensor, "N H W"]:
@@ -183,6 +190,17 @@ class PseudoTruths:
     def _placed(self, made: dict[str, Tensor]) -> dict[str, Tensor]:
         """A set where iterations read it."""
         return {name: x.to("cpu" if name in _ON_HOST else self._device) for name, x in made.items()}
+
+    @property
+    def _distilling(self) -> bool:
+        return self.config.prior_start == "sds"
+
+    def _weight(self, iteration: int, iterations: int) -> float:
+        """Of the views at an iteration; 0 where the prior is silent."""
+        if iteration > self.config.prior_until * iterations:
+            return 0.0
+        share = 1.0 if self._trust is None else self._trust.share
+        return self.config.prior_weight * share * self._faded(iteration / iterations)
 
     def _faded(self, share: float) -> float:
         """What is left of the weight after this share of the fit."""

@@ -19,7 +19,7 @@ from gafcore.fitting.config import FitConfig
 from gafcore.fitting.inputs import Inputs
 from gafcore.fitting.losses import Perceptual, image_loss, position_penalty, scale_penalty
 from gafcore.fitting.prior import Prior
-from gafcore.fitting.prior_term import prior_loss
+from gafcore.fitting.prior_term import ask, prior_loss
 from gafcore.fitting.readings import DivergedError, StepResult, check_loss
 from gafcore.fitting.schedule import sh_degree_at
 from gafcore.fitting.state import GAUSSIAN_TENSORS, FitState, current_avatar, rig_params, set_rates
@@ -84,7 +84,7 @@ class Outcome:
     squared_error: Float[Tensor, ""]
     means2d: Float[Tensor, "1 N 2"]
     visible: Bool[Tensor, "1 N"]
-    n_pairs: Tensor  # of splats and tiles, int64
+    n_pairs: tuple[Tensor, ...]  # of splats and tiles, int64: of the frame, and of a prior's views
     yielding: Float[Tensor, ""] | None = None
     yields: float = 0.0
 
@@ -119,7 +119,7 @@ def take_step(state: FitState, scene: Scene, frame: Frame, inputs: Inputs, times
     outcome = compare(state, scene, inputs, sh_degree_at(scene.config, iteration), times)
     if scene.terms.prior is not None:
         with times.stage("prior"):
-            outcome = _with_prior(state, scene, frame, inputs, outcome)
+            outcome = _ask_prior(state, scene, frame, inputs, outcome)
     if look:
         check_loss(iteration, describe(frame), float(outcome.total.detach()))
     move(state, outcome, inputs, times)
@@ -149,8 +149,29 @@ def compare(state: FitState, scene: Scene, inputs: Inputs, sh_degree: int, times
         position = position_penalty(avatar.means, visible[0], weights.position_limit)
         scale = scale_penalty(avatar.log_scales, visible[0], weights.scale_limit)
         loss = loss + (weights.position * position + weights.scale * scale)
-        squared_error = (image.detach()[0] - target).square().mean()
-    return Outcome(avatar, vertices, color, loss, squared_error, view.meta["means2d"], visible, view.meta["n_pairs"])
+        # Rows first: a mean of all numbers at once is split among threads, and its last bits with it.
+        squared_error = (image.detach()[0] - target).square().mean((1, 2)).mean()
+    return Outcome(avatar, vertices, color, loss, squared_error, view.meta["means2d"], visible, (view.meta["n_pairs"],))
+
+
+def with_views(state: FitState, scene: Scene, inputs: Inputs, outcome: Outcome) -> Outcome:
+    """With what a prior says in `inputs`, if anything. Asks nothing of the host."""
+    if inputs.views is None:
+        return outcome
+    term = prior_loss(
+        inputs.views,
+        outcome.avatar,
+        outcome.vertices.detach(),
+        rig_params(state, scene.shared),
+        background=inputs.background,
+        color=outcome.color,
+        weights=scene.config.loss,
+        perceptual=scene.terms.perceptual,
+    )
+    outcome = replace(outcome, n_pairs=(*outcome.n_pairs, term.n_pairs))
+    if term.yields == 0:
+        return replace(outcome, loss=outcome.loss + term.loss)
+    return replace(outcome, yielding=term.loss, yields=term.yields)
 
 
 def move(state: FitState, outcome: Outcome, inputs: Inputs, times: StageTimes) -> None:
@@ -198,24 +219,17 @@ def _color_row(state: FitState, row: Tensor) -> Float[Tensor, "2 3"] | None:
     return rows.index_select(0, row)[0] if rows.shape[0] > 1 else rows[0]
 
 
-def _with_prior(state: FitState, scene: Scene, frame: Frame, inputs: Inputs, outcome: Outcome) -> Outcome:
+def _ask_prior(state: FitState, scene: Scene, frame: Frame, inputs: Inputs, outcome: Outcome) -> Outcome:
     assert scene.terms.prior is not None
-    term = prior_loss(
+    views = ask(
         scene.terms.prior,
         outcome.avatar,
         outcome.vertices.detach(),
-        rig_params(state, scene.shared),
         frame,
         background=inputs.background,
         captured_on=scene.captured_on,
-        color=outcome.color,
         iteration=state.iteration + 1,
         config=scene.config,
         rig=scene.rig if scene.rig_of_prior is None else scene.rig_of_prior,
-        perceptual=scene.terms.perceptual,
     )
-    if term is None:
-        return outcome
-    if term.yields == 0:
-        return replace(outcome, loss=outcome.loss + term.loss)
-    return replace(outcome, yielding=term.loss, yields=term.yields)
+    return outcome if views is None else with_views(state, scene, replace(inputs, views=views), outcome)

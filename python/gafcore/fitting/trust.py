@@ -18,6 +18,7 @@ from torch import Tensor
 from gafcore.diffusion.small.prior import SmallPrior
 from gafcore.diffusion.small.reproduction import reproduction_error
 from gafcore.fitting.cut_out import cut_out
+from gafcore.tracking.threads import one_thread
 from gafcore.types import Capture
 
 REFERENCE_DB = 29.1
@@ -80,6 +81,7 @@ def measured(prior: SmallPrior, capture: Capture, numbers: Sequence[int], device
         frame = capture.frames[numbers[place]]
         vertices = rig.vertices(params[frame.timestep])[0]
         rgba, background = cut_out(frame, capture.background).to(device), torch.full((3,), 1.0 - k % 2)
-        error = reproduction_error(prior, rgba, frame.camera, rig, vertices, background)
+        with one_thread():  # matrix products have other last bits on more, and every weight of the fit would
+            error = reproduction_error(prior, rgba, frame.camera, rig, vertices, background)
         errors += [] if error is None else [error]
     return Trust(math.fsum(errors) / len(errors)) if errors else Trust()

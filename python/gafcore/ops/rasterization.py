@@ -114,7 +114,7 @@ def rasterization(
     near_plane: float = 0.01,
     far_plane: float = 1e10,
     radius_clip: float = 0.0,
-    eps2d: float = 0.3,
+    eps2d: float | Float[Tensor, ""] = 0.3,
     sh_degree: int | None = None,
     *,
     backgrounds: Float[Tensor, "C D"] | None = None,
@@ -140,7 +140,8 @@ def rasterization(
         near_plane: Gaussians whose mean is nearer are left out, metres.
         far_plane: And those farther.
         radius_clip: Gaussians whose radius is at most this are left out, pixels.
-        eps2d: Blur added to the screen-space covariance, pixels^2.
+        eps2d: Blur added to the screen-space covariance, pixels^2. A tensor is read where it lies, and a replayed CUDA graph may
+            find another number there; no gradient.
         sh_degree: None, or the degree 0..3 to evaluate towards each camera.
         backgrounds: One colour a camera; depth has background 0.
         render_mode: Channels of the image: colours, accumulated depth (D) or expected depth (ED), or colours then depth.
@@ -183,10 +184,13 @@ def rasterization(
     if colors is not None and colors.dtype != means.dtype and (not uses_cuda(means) or torch.is_grad_enabled()):
         splat_colors = colors = colors.to(means.dtype)
     differentiable = _requires_grad(means, quats, scales, opacities, splat_colors, viewmats)
-    eager = ordinary(means, quats, scales, opacities, colors, viewmats, Ks, backgrounds)
+    eps2d_at = eps2d if isinstance(eps2d, Tensor) else None
+    if eps2d_at is not None:
+        check.tensor("eps2d", eps2d_at, (), sizes, like=means)
+    eager = ordinary(means, quats, scales, opacities, colors, viewmats, Ks, backgrounds, eps2d_at)
     s = project(
         *(means, quats, scales, opacities, splat_colors, viewmats, Ks, width, height, degree, with_depth and fused, antialiased),
-        *(float(near_plane), float(far_plane), float(eps2d), float(radius_clip)),
+        *(float(near_plane), float(far_plane), 0.0 if isinstance(eps2d, Tensor) else float(eps2d), float(radius_clip), eps2d_at),
         needs_grad=differentiable,
         eager=eager,
     )

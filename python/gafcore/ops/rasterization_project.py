@@ -16,7 +16,8 @@ SPLAT_CHANNELS = 4  # channels that travel in a splat
 
 _SCHEMA = (
     "Tensor means, Tensor quats, Tensor scales, Tensor opacities, Tensor? colors, Tensor viewmats, Tensor Ks, int width, int height, "
-    "int sh_degree, bool append_depth, bool antialiased, float near_plane, float far_plane, float eps2d, float radius_clip"
+    "int sh_degree, bool append_depth, bool antialiased, float near_plane, float far_plane, float eps2d, float radius_clip, "
+    "Tensor? eps2d_at"
 )
 _forward_op = define(f"rasterization_project({_SCHEMA}) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)")
 _backward_op = define(
@@ -37,7 +38,9 @@ class Splats(NamedTuple):
     n_nonfinite: Tensor  # int64
 
 
-def _fields(means, colors, viewmats, width, height, sh_degree, append_depth, antialiased, near_plane, far_plane, eps2d, radius_clip):
+def _fields(
+    means, colors, viewmats, width, height, sh_degree, append_depth, antialiased, near_plane, far_plane, eps2d, radius_clip, eps2d_at
+):
     return dict(
         n_cameras=viewmats.shape[0],
         n_gaussians=means.shape[-2],
@@ -53,6 +56,7 @@ def _fields(means, colors, viewmats, width, height, sh_degree, append_depth, ant
         far_plane=far_plane,
         eps2d=eps2d,
         radius_clip=radius_clip,
+        eps2d_at=eps2d_at,
     )
 
 
@@ -165,22 +169,23 @@ class _Project(torch.autograd.Function):
         out = _forward_op(*args, eager=eager)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*out[3:])
-        ctx.save_for_backward(*args[:7], out[3])
-        ctx.eager, ctx.options = eager, args[7:]
+        ctx.save_for_backward(*args[:7], args[-1], out[3])
+        ctx.eager, ctx.options = eager, args[7:-1]
         return out
 
     @staticmethod
     @once
     def backward(ctx, v_splats, v_means2d, v_depths, *_):
-        *inputs, radii = ctx.saved_tensors
+        *inputs, eps2d_at, radii = ctx.saved_tensors
         means, viewmats = inputs[0], inputs[5]
         if v_splats is None:
             rows = viewmats.shape[0] * -(-means.shape[-2] // GROUP) * GROUP
             v_splats = means.new_zeros(rows, 16)
         needs_colors, needs_viewmats = ctx.needs_input_grad[5:7]
         eager = ctx.eager and ordinary(v_splats, v_means2d, v_depths)
-        grads = _backward_op(*inputs, *ctx.options, radii, v_splats, v_means2d, v_depths, needs_colors, needs_viewmats, eager=eager)
-        return None, *grads[:4], grads[4] if needs_colors else None, grads[5] if needs_viewmats else None, *[None] * 10
+        options = (*ctx.options, eps2d_at)
+        grads = _backward_op(*inputs, *options, radii, v_splats, v_means2d, v_depths, needs_colors, needs_viewmats, eager=eager)
+        return None, *grads[:4], grads[4] if needs_colors else None, grads[5] if needs_viewmats else None, *[None] * 11
 
 
 def project(*args: object, needs_grad: bool, eager: bool) -> Splats:
