@@ -13,7 +13,6 @@ constexpr int kSubtiles = kSubtilesAcross * (kTile / kSubtileY);  // warps of a 
 constexpr int kTilePixels = kTile * kTile;
 constexpr int kBucket = 256;       // pairs between two checkpoints: what a block of backward works on
 constexpr int kShortList = 1024;   // pairs of a tile that a small block sorts in its shared memory
-constexpr int64_t kCutRoom = 4 << 20;  // pairs of a frame whose long lists are cut although nothing is kept, which takes 16 bytes a pair
 constexpr const char* kBlendFwd = "rasterization_blend_fwd";  // what its kernels' failures are reported as
 
 struct TileGrid {
@@ -40,11 +39,7 @@ inline TileGrid tile_grid(int64_t width, int64_t height, int64_t n_gaussians) {
 struct Pairs {
   int64_t capacity;
   int64_t* counts;            // [2] visible splats, pairs
-  uint32_t* n_long;           // [2] lists of more than kShortList pairs; lists that wait for a large block to sort them
-  uint32_t* n_pieces;
-  uint32_t* n_taken;          // pieces that blocks have asked for
-  uint32_t* opaque_pieces;    // [tiles] begins as zeros: rasterization_pixel.h
-  uint2* pieces;              // [capacity / 256] tile and bucket of what may be cut off long lists; null where there is no room to cut
+  uint32_t* n_long;           // [2] lists of more than kShortList pairs; of these, those that wait for a large block to sort them
   uint32_t* order;            // [C, N] with too many pairs: rows of the camera's splats, nearest first, those not visible at the end
   uint32_t* first_slot;       // [rows] of a splat
   uint32_t* end_slot;         // [rows]
@@ -53,7 +48,7 @@ struct Pairs {
   uint32_t* rows;             // [capacity] by place
   uint32_t* slots;            // [capacity] by place; null when nothing is kept
   int32_t* bucket_tile;       // [capacity / 256 + 1] from 1 to the pairs / 256: tile of a bucket after its tile's first; the last may be empty
-  float* checkpoints;         // [capacity / 256 + 1, 1 + min(X, 4), 256] transmittance and colours before a bucket; null where nobody writes any
+  float* checkpoints;         // [capacity / 256 + 1, 1 + min(X, 4), 256] transmittance and colours before a bucket; null when nothing is kept
 };
 
 // What pairs are sorted by: nearest first, equally far in the order given, which is that of rows and so of slots. Positive floats order as their
@@ -67,10 +62,6 @@ struct PairKeys {
   uint32_t* long_lists;    // [tiles] whose
 };
 
-// Whether a list is one of a few long ones, no more than `at_once`, for which a frame would wait while most multiprocessors have nothing to do.
-// Then it gets a large block to sort it, and many to blend it.
-__device__ __forceinline__ bool is_one_of_few(const Pairs& p, uint32_t n, uint32_t at_once) { return n > kShortList && *p.n_long <= at_once; }
-
 // Bucket k > 0 of a tile whose places start at `begin`: buckets of different tiles never share a number.
 __host__ __device__ __forceinline__ int64_t bucket_number(uint32_t begin, int64_t k) { return begin / kBucket + k; }
 
@@ -81,7 +72,6 @@ struct BlendPass {
   RasterizationBlendArgs<float> args;
   TileGrid grid;
   Pairs pairs;
-  uint32_t at_once;  // long lists are cut where there are no more
   int first_channel, n_channels;
 };
 
@@ -94,9 +84,6 @@ void find_pairs(const RasterizationBlendArgs<float>& a, const TileGrid& grid, co
 
 // Its last step: sorts every tile's keys, and makes rows, slots and buckets of them; or `order`, when there are too many pairs.
 void sort_tile_lists(const RasterizationBlendArgs<float>& a, const TileGrid& grid, const Pairs& pairs, const PairKeys& keys, Stream stream);
-
-// How many long lists a frame may have to cut them, and have each sorted by a large block: as many as run at once.
-uint32_t long_lists_at_once(int64_t n_tiles, Stream stream);
 
 // Blends one pass. Checkpoints are written where `pairs.checkpoints` is not null, the image and statistics unless `only_checkpoints`.
 void blend_pass(const BlendPass& pass, bool only_checkpoints, Stream stream);

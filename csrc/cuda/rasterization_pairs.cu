@@ -150,14 +150,6 @@ __device__ __forceinline__ unsigned long long sum_before(unsigned long long* sum
   return sum;
 }
 
-// All buckets of a list but the first, which the tile's own block takes, for the case that few lists are long.
-__device__ __forceinline__ void add_pieces(const Pairs& pairs, int64_t tile, uint32_t n) {
-  const uint32_t n_pieces = (n - 1) / kBucket, first = atomicAdd(pairs.n_pieces, n_pieces);
-  for (uint32_t k = 0; k < n_pieces; ++k) {
-    if (first + k < pairs.capacity / kBucket) pairs.pieces[first + k] = make_uint2(uint32_t(tile), k + 1);  // otherwise there are too many pairs
-  }
-}
-
 struct CountSums {
   unsigned long long* sums;  // [1 + blocks]
   uint32_t* group_slots;     // [groups] in: pairs; out: slot of the first, on top of the number of pairs; null when nothing is kept
@@ -179,9 +171,7 @@ __global__ void __launch_bounds__(kThreads) sum_counts(Pairs pairs, CountSums c,
     const int64_t i = first + k, group = i - c.n_tiles;
     counts[k] = group < 0 ? pairs.tile_range[i].y : group < c.n_groups ? c.group_slots[group] : 0;
     own += counts[k];
-    if (group >= 0 || counts[k] <= kShortList) continue;
-    ++n_long;
-    if (pairs.pieces) add_pieces(pairs, i, counts[k]);
+    n_long += group < 0 && counts[k] > kShortList;
   }
   n_long = warp_sum(n_long);
   if (lane_index() == 0 && n_long > 0) atomicAdd(pairs.n_long, n_long);
@@ -281,18 +271,15 @@ Layout layout(uint8_t* memory, const RasterizationBlendArgs<float>& a, int64_t c
   const TileGrid grid = tile_grid(a.width, a.height, a.n_gaussians);
   const int64_t n_tiles = a.n_cameras * grid.n_tiles, n_rows = a.n_cameras * grid.rows_per_camera, n_buckets = capacity / kBucket + 1;
   const int64_t channels = a.n_channels < kSplatChannels ? a.n_channels : kSplatChannels;
-  const bool cuts = a.n_channels <= kSplatChannels && (keep || capacity <= kCutRoom), checkpoints = keep || cuts;
   Carver c(memory);
   Layout l;
   l.work = pair_work(grid, a.n_cameras);
   l.n_groups = keep ? a.n_cameras * l.work.groups : 0;
   l.pairs.capacity = capacity;
   l.pairs.counts = c.take<int64_t>(2);
-  uint32_t* numbers = c.take<uint32_t>(4);
-  l.pairs.n_long = numbers, l.pairs.n_pieces = numbers + 2, l.pairs.n_taken = numbers + 3;
+  l.pairs.n_long = c.take<uint32_t>(2);
   l.sums = c.take<unsigned long long>(1 + (n_tiles + l.n_groups + kSumBlock - 1) / kSumBlock);
   l.pairs.tile_range = c.take<uint2>(n_tiles);
-  l.pairs.opaque_pieces = c.take<uint32_t>(cuts ? n_tiles : 0);
   l.zero_bytes = c.bytes();
   l.pairs.first_slot = c.take<uint32_t>(keep ? n_rows : 0);
   l.pairs.end_slot = c.take<uint32_t>(keep ? n_rows : 0);
@@ -301,11 +288,8 @@ Layout layout(uint8_t* memory, const RasterizationBlendArgs<float>& a, int64_t c
   l.pairs.stops = c.take<uint32_t>(keep ? n_tiles * kSubtiles : 0);
   l.pairs.rows = c.take<uint32_t>(capacity);
   l.pairs.slots = c.take<uint32_t>(keep ? capacity : 0);
-  l.pairs.pieces = c.take<uint2>(cuts ? capacity / kBucket : 0);
-  l.pairs.checkpoints = c.take<float>(checkpoints ? n_buckets * (1 + channels) * kTilePixels : 0);
-  if (!keep) l.pairs.slots = nullptr;
-  if (!cuts) l.pairs.pieces = nullptr;
-  if (!checkpoints) l.pairs.checkpoints = nullptr;
+  l.pairs.checkpoints = c.take<float>(keep ? n_buckets * (1 + channels) * kTilePixels : 0);
+  if (!keep) l.pairs.slots = nullptr, l.pairs.checkpoints = nullptr;
   l.bytes = c.bytes();
   return l;
 }

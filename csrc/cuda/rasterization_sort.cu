@@ -57,12 +57,13 @@ __device__ __forceinline__ int sort_list(SortMemory<kBlock>& memory, const Raste
   return n_visible;
 }
 
+// n_large: of the large blocks that run at once.
 __global__ void __launch_bounds__(kShortThreads, 5) sort_lists(RasterizationBlendArgs<float> a, TileGrid grid, Pairs pairs, PairKeys keys,
-                                                               uint32_t at_once) {
+                                                               uint32_t n_large) {
   GAF_SHARED(SortMemory<kShortThreads>, memory);
   const int64_t tile = blockIdx.x;
   const SortedList list = list_of(a, grid, pairs, tile);
-  const bool is_left = list.whole || is_one_of_few(pairs, uint32_t(list.n), at_once);
+  const bool is_left = list.whole || (list.n > kShortList && pairs.n_long[0] <= n_large);
   if (pairs.slots && !list.whole) write_buckets(pairs, tile, list.first, list.first + list.n);
   if (list.n == 0) return;
   if (!is_left) {
@@ -94,16 +95,10 @@ __global__ void __launch_bounds__(kLongThreads) sort_long_lists(RasterizationBle
 
 }  // namespace
 
-uint32_t long_lists_at_once(int64_t n_tiles, Stream stream) {
-  const int64_t most = multiprocessors(stream.device);
-  return uint32_t(n_tiles < most ? n_tiles : most);
-}
-
 void sort_tile_lists(const RasterizationBlendArgs<float>& a, const TileGrid& grid, const Pairs& pairs, const PairKeys& keys, Stream stream) {
-  const int64_t n_tiles = a.n_cameras * grid.n_tiles;
-  const uint32_t at_once = long_lists_at_once(n_tiles, stream);
-  launch(kBlendFwd, sort_lists, dim3(unsigned(n_tiles)), dim3(kShortThreads), 0, stream, a, grid, pairs, keys, at_once);
-  launch(kBlendFwd, sort_long_lists, dim3(at_once), dim3(kLongThreads), 0, stream, a, grid, pairs, keys);
+  const int64_t n_tiles = a.n_cameras * grid.n_tiles, most = multiprocessors(stream.device), n_large = n_tiles < most ? n_tiles : most;
+  launch(kBlendFwd, sort_lists, dim3(unsigned(n_tiles)), dim3(kShortThreads), 0, stream, a, grid, pairs, keys, uint32_t(n_large));
+  launch(kBlendFwd, sort_long_lists, dim3(unsigned(n_large)), dim3(kLongThreads), 0, stream, a, grid, pairs, keys);
 }
 
 }  // namespace gaf::cuda

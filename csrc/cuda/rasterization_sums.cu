@@ -153,7 +153,7 @@ void background_vjp(const BlendPass& pass, float* partial, int64_t chunks, Strea
 }  // namespace
 
 void rasterization_blend_bwd(const RasterizationBlendArgs<float>& a, const RasterizationPairRoom& room, Stream stream) {
-  BlendPass pass{a, tile_grid(a.width, a.height, a.n_gaussians), {}, 0, 0, 0};
+  BlendPass pass{a, tile_grid(a.width, a.height, a.n_gaussians), {}, 0, 0};
   pass.pairs = pairs_in(a.kept, a, room.capacity, true);
   const int64_t n_rows = a.n_cameras * pass.grid.rows_per_camera, chunks = (a.width * a.height + kPixelsAtOnce - 1) / kPixelsAtOnce;
   // Either of the two is used, which of them is only known on the device.

@@ -23,29 +23,6 @@ LONG = [  # lists of more than 256 splats a tile: several stages forward, severa
 ]
 if SMALL:  # one tile, two buckets
     LONG = [cases.scene("long_small", n=330, scale=0.1, cameras=1, opacity=0.1, width=16, height=7)]
-
-
-def faint(scene):
-    """With so little opacity that all of its splats are seen."""
-    scene.inputs["opacities"].mul_(0.0085).clamp_(min=0.0045)
-    return scene
-
-
-def faint_in_front(scene, n=700):
-    """Two pieces of 256 are seen through, the third and all behind are opaque by themselves."""
-    depths = scene.inputs["means"] @ scene.inputs["viewmats"][0, 2, :3]
-    scene.inputs["opacities"].clamp_(min=0.9)[depths.argsort()[:n]] = 0.0045
-    return scene
-
-
-CUT = [  # more than 1,024 splats in each of no more tiles than the emulated card has multiprocessors: lists that are cut into pieces
-    faint(cases.scene("cut", n=1400, scale=1.0, cameras=1, width=21, height=19, sh_degree=1)),
-    faint_in_front(cases.scene("cut_opaque", n=2100, scale=1.0, cameras=1, width=17, height=9, channels=4)),
-    cases.scene("cut_two_channels", n=1500, scale=0.1, cameras=2, opacity=0.1, width=15, height=13, channels=2),
-    cases.scene("cut_depth", n=1300, scale=0.1, cameras=1, opacity=0.05, width=16, height=16, render_mode="D"),
-]
-if SMALL:  # five pieces
-    CUT = [faint(cases.scene("cut_small", n=1150, scale=1.0, cameras=1, width=16, height=7))]
 large = pytest.mark.skipif(SMALL, reason="too large for the race detector's build, which has the same kernels in other tests")
 
 
@@ -101,45 +78,6 @@ def test_long_lists(scene):
         assert meta["n_pairs_blended"] < 0.7 * meta["n_pairs"]
 
 
-@pytest.mark.parametrize("scene", CUT, ids=str)
-def test_lists_that_are_cut(scene):
-    call, inputs = outputs_of(scene)
-    assert_parity(call, inputs, differentiable(scene), orders=("lifo",) if SMALL else ("fifo", "lifo", "random"), compare=close)
-    tensors = scene.tensors(torch.float32)
-    with emulated():
-        image, _, meta = scene.call(rasterization, tensors)
-        kept = scene.call(rasterization, scene.tensors(torch.float32, grad=True))[0]
-    assert torch.equal(image, kept)  # whether something is left for backward or not
-    n_tiles = len(scene.inputs["viewmats"]) * meta["tile_width"] * meta["tile_height"]
-    assert meta["n_pairs"] > 1100 * n_tiles
-    assert meta["n_pairs_blended"] == (3 * 256 * n_tiles if scene.name == "cut_opaque" else meta["n_pairs"])
-
-
-@large
-@pytest.mark.parametrize("scene", CUT[:2], ids=str)
-def test_a_cut_list_shows_what_a_whole_one_does(scene):
-    """Nine cameras have more long lists than are cut."""
-    tensors, Ks = scene.tensors(torch.float32), scene.Ks.float()
-    names = cases.NAMES[:5]
-
-    def draw(cameras):
-        call = dict(scene.options, backgrounds=tensors["backgrounds"].expand(cameras, -1))
-        leaves = [tensors[k].clone().requires_grad_() for k in names]
-        with emulated():
-            image, alpha, _ = rasterization(
-                *leaves, tensors["viewmats"].expand(cameras, 4, 4), Ks.expand(cameras, 3, 3), scene.width, scene.height, **call
-            )
-            ((image - 0.3) ** 2).sum().backward()
-        return image, alpha, [x.grad / cameras for x in leaves]
-
-    (image, alpha, grads), (images, alphas, whole) = draw(1), draw(9)
-    assert not torch.equal(images[0], image[0]) and (images == images[:1]).all()  # the sums have another order
-    torch.testing.assert_close(image[0], images[0], rtol=1e-5, atol=1e-4 if scene.name == "cut_opaque" else 1e-6)
-    torch.testing.assert_close(alpha[0], alphas[0], rtol=1e-5, atol=1e-4)
-    for got, want in zip(grads, whole, strict=True):
-        torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-3 * float(want.abs().max()))
-
-
 @large
 @pytest.mark.parametrize("rasterize_mode", ["classic", "antialiased"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -157,7 +95,7 @@ def test_absolute_gradients(channels, rasterize_mode):
         torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-4 * float(want.abs().max()))
 
 
-@pytest.mark.parametrize("scene", LONG[:1] + CUT[:1] + [cases.scene("cameras", cameras=3, n=40, channels=5)] * (not SMALL), ids=str)
+@pytest.mark.parametrize("scene", LONG[:1] + [cases.scene("cameras", cameras=3, n=40, channels=5)] * (not SMALL), ids=str)
 def test_atomic_gradients(scene):
     call, inputs = outputs_of(scene, atomic_gradients=True)
     assert_parity(call, inputs, differentiable(scene), orders=("fifo",), compare=close)
