@@ -67,7 +67,7 @@ class Inputs:
         return own if self.views is None else (*own, *self.views.kind)
 
     def clone(self) -> Inputs:
-        mask, views = (None if x is None else x.clone() for x in (self.mask, self.views))
+        mask, views = None if self.mask is None else self.mask.clone(), None if self.views is None else self.views.clone()
         return replace(self, numbers=self.numbers.clone(), image=self.image.clone(), mask=mask, views=views)
 
     def copy_(self, other: Inputs) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -56,7 +57,8 @@ class ViewInputs:
         return (*sizes, self.width, self.height, self.squared, self.yields)
 
     def clone(self) -> ViewInputs:
-        return replace(self, **{name: x.clone() for name, x in self._tensors().items()})
+        copies: dict[str, Any] = {name: x.clone() for name, x in self._tensors().items()}
+        return replace(self, **copies)
 
     def copy_(self, other: ViewInputs) -> None:
         """Take over the values of other views of this kind."""
