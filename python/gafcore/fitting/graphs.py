@@ -77,7 +77,7 @@ class _Graph:
 
     @staticmethod
     def _outgrown(room: pair_room.PairRoom, capacity: int, most: int) -> bool:
-        if most <= pair_room.TIGHT * capacity:
+        if room.short or most <= pair_room.TIGHT * capacity:  # short: there is no memory for more
             return False
         room.fit(most)
         return room.capacity > capacity
@@ -102,13 +102,15 @@ class StepGraphs:
 
     def take_step(self, state: FitState, inputs: Inputs, times: StageTimes) -> StepResult | None:
         """Move `state` as `step.take_step` does, or return None and do nothing: then an ordinary iteration must be taken."""
-        if self._off or not self._known_before(state.iteration + 1):
+        if self._off:
             return None
-        inputs = self._with_views(inputs, state.iteration + 1)
         degree = sh_degree_at(self._scene.config, state.iteration + 1)
         if self._made_for is None or self._made_for[0] is not state.binding or self._made_for[1] != degree:
-            self._forget()
+            self._forget()  # at once: an iteration that makes new views needs the most memory, and may be the next
             self._seen, self._made_for = Counter(), (state.binding, degree)
+        if not self._known_before(state.iteration + 1):
+            return None
+        inputs = self._with_views(inputs, state.iteration + 1)
         graph = self._graphs.get(inputs.kind)
         if graph is not None and graph.outgrown():
             graph = None
