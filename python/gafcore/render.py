@@ -77,16 +77,25 @@ def capture_graph(fn: Callable[[], T]) -> tuple[T, Callable[[], None]]:
             fn()
         torch.cuda.synchronize()
         torch.cuda.empty_cache()  # the graph gets memory of its own, beside what these runs took
-        with _no_collection():
-            graph.capture_begin(capture_error_mode="thread_local")
-            try:
-                out = fn()
-            except BaseException:
-                with suppress(RuntimeError):  # what went wrong has ended the capture, and is what the caller should hear of
-                    graph.capture_end()
-                raise
-            graph.capture_end()
+        out = record(graph, fn)
     return out, Replay(graph)
+
+
+def record(graph: torch.cuda.CUDAGraph, fn: Callable[[], T]) -> T:
+    """Call `fn` while `graph` is captured on the current stream, which must not be the default one. Nothing is computed yet.
+
+    What `fn` raises is raised, and the capture has ended then.
+    """
+    with _no_collection():
+        graph.capture_begin(capture_error_mode="thread_local")
+        try:
+            out = fn()
+        except BaseException:
+            with suppress(RuntimeError):  # what went wrong has ended the capture, and is what the caller should hear of
+                graph.capture_end()
+            raise
+        graph.capture_end()
+    return out
 
 
 def _personal(avatar: RiggedAvatar) -> RiggedAvatar:

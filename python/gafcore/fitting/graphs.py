@@ -10,11 +10,9 @@ ordinary iterations go on.
 
 from __future__ import annotations
 
-import gc
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -28,6 +26,7 @@ from gafcore.fitting.state import FitState, set_rates
 from gafcore.fitting.step import Scene, StageTimes, compare, figures, move, with_views
 from gafcore.fitting.view_inputs import view_inputs
 from gafcore.ops import pair_room
+from gafcore.render import record
 
 # Makes a function repeatable without running it: where its result will be, and how to run it.
 Capture = Callable[[Callable[[], Tensor]], tuple[Tensor, Callable[[], None]]]
@@ -42,20 +41,8 @@ def capture_graph(fn: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]
     `torch.cuda.graph` would also give all cached memory back to the driver: too slow for what happens after every density round.
     """
     torch.cuda.current_stream().synchronize()
-    graph, collecting = torch.cuda.CUDAGraph(), gc.isenabled()
-    gc.disable()  # an old graph or event that is collected now would end the capture
-    try:
-        graph.capture_begin(capture_error_mode="thread_local")
-        try:
-            out = fn()
-        except BaseException:
-            with suppress(RuntimeError):  # what went wrong has ended the capture, and is what the caller should hear of
-                graph.capture_end()
-            raise
-        graph.capture_end()
-    finally:
-        if collecting:
-            gc.enable()
+    graph = torch.cuda.CUDAGraph()
+    out = record(graph, fn)
     return out, graph.replay
 
 
