@@ -1,7 +1,8 @@
 """A whole fit on a GPU: `python -m benchmarks.gpu.fit --out FILE.json [--iterations 6000]`.
 
 The demo's person at 512x512, made on the CPU first (some of the time goes there, and is given apart). Then the fit as `gafcore fit` does it
-without a prior: with CUDA graphs to the end, and the first iterations with and without them. Goal: 6,000 iterations in 30 seconds.
+without a prior: with CUDA graphs to the end, and the first iterations with and without them. Goal: 6,000 iterations in 30 seconds. Then the
+first iterations with the small prior, whose network is asked on the same device.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from benchmarks.gpu.measure import failed
 from gafcore.captures.synthetic import SynthConfig, make
 from gafcore.evaluation import evaluate
 from gafcore.files import write_json
-from gafcore.fitting import Execution, FitConfig, fit
+from gafcore.fitting import Execution, FitConfig, Prior, fit, make_prior
 from gafcore.types import Capture
 
 BLOCK = 100  # iterations between two events on the device
@@ -43,11 +44,11 @@ def person(size: int, timesteps: int) -> Capture:
     return capture
 
 
-def name_of(graph: bool) -> str:
-    return f"fit, {'graphs' if graph else 'kernels launched one by one'}"
+def name_of(graph: bool, prior: Prior | None) -> str:
+    return f"fit{'' if prior is None else ' with the small prior'}, {'graphs' if graph else 'kernels launched one by one'}"
 
 
-def measured(capture: Capture, config: FitConfig, graph: bool, quality: bool) -> dict[str, Any]:
+def measured(capture: Capture, config: FitConfig, prior: Prior | None, graph: bool, quality: bool) -> dict[str, Any]:
     """A row: the fit's own wall-clock seconds, the device's milliseconds an iteration in blocks, memory, and how good the avatar is."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
@@ -59,14 +60,14 @@ def measured(capture: Capture, config: FitConfig, graph: bool, quality: bool) ->
             events[-1].record()
 
     begin = time.perf_counter()
-    result = fit(capture, config, progress=False, callback=mark, execution=Execution(device="cuda", graph=graph))
+    result = fit(capture, config, prior=prior, progress=False, callback=mark, execution=Execution(device="cuda", graph=graph))
     wall = time.perf_counter() - begin
     torch.cuda.synchronize()
     ms = [a.elapsed_time(b) / BLOCK for a, b in pairwise(events)]
     quarters = statistics.quantiles(ms, n=4)
     seconds = result.seconds["total"]
     row: dict[str, Any] = {
-        "name": name_of(graph),
+        "name": name_of(graph, prior),
         "iterations": result.iterations,
         "seconds": round(seconds, 3),
         "start_seconds": round(wall - seconds, 3),
@@ -103,14 +104,22 @@ def main() -> None:
         f"capture: {len(capture.splits['train'])} training pictures of {args.size}x{args.size} in {report['capture_seconds']} s", flush=True
     )
     whole, part = FitConfig(iterations=args.iterations), FitConfig(iterations=min(COMPARED, args.iterations))
+    small = make_prior("small")
     # The short ones first: they also warm up, and leave something should the run be cut off.
-    for config, graph, quality in ((part, False, False), (part, True, False), (whole, True, True)):
+    runs = [
+        (part, None, False, False),
+        (part, None, True, False),
+        (whole, None, True, True),
+        (part, small, True, False),
+        (part, small, False, False),
+    ]
+    for config, prior, graph, quality in runs:
         if args.graphs_only and not graph:
             continue
         try:
-            row = measured(capture, config, graph, quality)
+            row = measured(capture, config, prior, graph, quality)
         except Exception as error:
-            row = failed(name_of(graph), error, iterations=config.iterations)
+            row = failed(name_of(graph, prior), error, iterations=config.iterations)
         report["results"].append(row)
         write_json(args.out, report)
     write_json(args.out, report | {"complete": True})

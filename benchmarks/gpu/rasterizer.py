@@ -1,4 +1,4 @@
-"""Rows of the rasterizer: called and replayed, with atomic gradients, with half-precision colours, beside gsplat."""
+"""Rows of the rasterizer: called, replayed, with atomic gradients, with half-precision colours, beside gsplat and beside no kernels."""
 
 from __future__ import annotations
 
@@ -107,8 +107,32 @@ def gsplat_rows(scene: View, facts: dict[str, Any]) -> list[Row]:
     return rows
 
 
+class Nothing(torch.autograd.Function):
+    """A given image, and gradients that nobody wrote: what autograd takes for a step whose op costs nothing."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, *leaves: Tensor) -> Tensor:
+        ctx.save_for_backward(*leaves)
+        return image.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *(torch.empty_like(x) for x in ctx.saved_tensors)
+
+
+def floor_rows() -> list[Row]:
+    """Below this no rasterizer comes that is called through autograd, for a user's loss and torch's own threads are in it."""
+    n, size = COUNTS[0], SIZES[0]
+    scene = view(n, size, 0, 1)
+    with torch.no_grad():
+        image = scene.image()
+    with scene.gradients():
+        step = backward(lambda: (Nothing.apply(image, *scene.leaves()) * scene.upstream).sum(), scene.leaves())
+        return [row("a step of no kernels forward+backward", step, gaussians=n, size=size, sh=0, batch=1)]
+
+
 def groups() -> list[Callable[[], list[Row]]]:
     """Single cameras first, for a run that is cut off; then batches, where Gaussians are few and where they are many."""
     kinds = [(size, degree, n, 1) for size, degree in itertools.product(SIZES, (0, 3)) for n in COUNTS]
     kinds += [(size, degree, n, batch) for size in SIZES[:2] for degree in (0, 3) for n in (COUNTS[0], COUNTS[2]) for batch in (4, 16)]
-    return [partial(kind_rows, *kind) for kind in kinds]
+    return [floor_rows, *(partial(kind_rows, *kind) for kind in kinds)]

@@ -61,10 +61,10 @@ def test_a_profile_has_its_sizes_and_a_case_that_fails_says_so(run, monkeypatch,
 
 
 def test_a_fit_that_fails_is_a_row_and_the_next_still_runs(run, monkeypatch, tmp_path):
-    def measured(capture, config, graph, quality):
+    def measured(capture, config, prior, graph, quality):
         if not graph:
             raise RuntimeError("out of luck")
-        return {"name": fit.name_of(graph), "iterations": config.iterations, "error": "none"}
+        return {"name": fit.name_of(graph, prior), "iterations": config.iterations, "error": "none"}
 
     class Person:
         splits = {"train": (0,)}  # noqa: RUF012
@@ -76,6 +76,8 @@ def test_a_fit_that_fails_is_a_row_and_the_next_still_runs(run, monkeypatch, tmp
         ("fit, kernels launched one by one", 1200),
         ("fit, graphs", 1200),
         ("fit, graphs", 6000),
+        ("fit with the small prior, graphs", 1200),
+        ("fit with the small prior, kernels launched one by one", 1200),
     ]
     assert found["results"][0]["error"] == "RuntimeError: out of luck" and found["complete"] is True
 
