@@ -10,7 +10,8 @@
 namespace gaf::cuda {
 namespace {
 
-constexpr int kTogether = 2;  // splats that a pixel looks at before they take their turns; four were slower
+constexpr int kChunks = kBucket / kWarp;  // after each a warp looks whether it still sees
+constexpr int kListed = kBucket / kTogether + kChunks;  // groups of a warp at most
 
 // What this thread's pixel has seen so far.
 template <int C>
@@ -40,31 +41,43 @@ __device__ __forceinline__ void write_pixel(const BlendPass& p, int camera, int6
   if (p.first_channel == 0) a.alphas[number] = 1 - pixel.transmittance;
 }
 
-// Passes a pixel on through the next splats of `todo`, and takes those away. Alphas do not depend on what lies before, so that they are found
-// together: the frame waits for the tile with the longest list, that tile for one warp, and a warp for its loads.
+// Lists, chunk by chunk, where this warp's splats among the staged ones lie: numbers of bytes. Each chunk's are filled up with the splat that
+// nobody sees, so that the walk takes them kTogether at a time without a question. Lane k gets where chunk k's end. All 32 lanes must call.
+__device__ __forceinline__ int list_splats(const unsigned* masks, uint16_t* list) {
+  static_assert(kTogether == 4 && (kBucket + 1) * sizeof(StagedSplat) <= 0xffff);
+  int n = 0, my_end = 0;
+#pragma unroll
+  for (int k = 0; k < kChunks; ++k) {
+    const bool mine = masks[k * kWarp + lane_index()] >> warp_index() & 1;
+    const unsigned all = __ballot_sync(kFullMask, mine);
+    const int count = __popc(all), padded = (count + kTogether - 1) / kTogether * kTogether;
+    if (mine) list[n + __popc(all & ((1u << lane_index()) - 1))] = uint16_t((k * kWarp + lane_index()) * int(sizeof(StagedSplat)));
+    if (lane_index() < padded - count) list[n + count + lane_index()] = uint16_t(kBucket * sizeof(StagedSplat));
+    n += padded;
+    if (lane_index() == k) my_end = n / kTogether;
+  }
+  __syncwarp();
+  return my_end;
+}
+
+// Passes a pixel on through kTogether splats. Alphas do not depend on what lies before, so that they are found together.
 template <int C>
-__device__ __forceinline__ void walk_together(const float4* splats, unsigned& todo, float x, float y, Pixel<C>& pixel) {
-  const float4* splat[kTogether];
+__device__ __forceinline__ void walk_together(const StagedSplat* splats, uint2 four, float x, float y, Pixel<C>& pixel) {
+  const StagedSplat* splat[kTogether];
   float alpha[kTogether];
 #pragma unroll
   for (int k = 0; k < kTogether; ++k) {
-    const bool is_one = k == 0 || todo != 0;
-    splat[k] = is_one ? splats + 3 * (__ffs(int(todo)) - 1) : splat[0];
-    const float2 origin = *reinterpret_cast<const float2*>(splat[k] + 1);
+    splat[k] = reinterpret_cast<const StagedSplat*>(reinterpret_cast<const char*>(splats) + (k < 2 ? four.x : four.y) / (k % 2 ? 0x10000 : 1) % 0x10000);
     float u, v;
-    const float power = splat_power(splat[k][0], origin, x, y, u, v);
-    alpha[k] = is_one ? blend_weight(power, 1.f) : 0.f;
-    todo &= todo - 1;
+    alpha[k] = blend_weight(splat_power(*splat[k], x, y, u, v), 1.f);
   }
 #pragma unroll
   for (int k = 0; k < kTogether; ++k) {
-    const float2 two = reinterpret_cast<const float2*>(splat[k] + 1)[1];
     const float weight = alpha[k] * pixel.transmittance;
     pixel.transmittance -= weight;
 #pragma unroll
     for (int c = 0; c < C; ++c) {
-      const float color = c == 0 ? two.x : c == 1 ? two.y : c == 2 ? splat[k][2].x : splat[k][2].y;
-      pixel.sum[c] = fma_(weight, color, pixel.sum[c]);
+      pixel.sum[c] = fma_(weight, splat[k]->color(c), pixel.sum[c]);
     }
   }
 }
@@ -79,44 +92,50 @@ __device__ __forceinline__ int64_t middle_first(const TileGrid& grid, int64_t bl
 
 template <int C>
 __global__ void __launch_bounds__(kTilePixels) blend_tiles(BlendPass p, bool only_checkpoints) {
-  GAF_SHARED(float4, splats, [3 * kBucket]);  // shape; origin and two colours; two colours
+  GAF_SHARED(StagedSplat, splats, [kBucket + 1]);
   GAF_SHARED(unsigned, masks, [kBucket]);
+  GAF_SHARED(uint2, lists, [kSubtiles][kListed]);
   const TilePlace place(p.grid, middle_first(p.grid, blockIdx.x));
   const ThreadPixel at_pixel(p.grid, place);
-  const TileList list(p.pairs, place.tile);
+  const TileList list_(p.pairs, place.tile);
   const float x = float(at_pixel.x) + 0.5f, y = float(at_pixel.y) + 0.5f;
-  const bool keep = p.pairs.slots && !list.whole, checkpoints = keep && p.pairs.checkpoints;
+  const bool keep = p.pairs.slots && !list_.whole, checkpoints = keep && p.pairs.checkpoints;
+  if (threadIdx.x == 0) splats[kBucket] = unseen_splat();
   Pixel<C> pixel = {};
   pixel.transmittance = at_pixel.inside ? 1.f : 0.f;  // pixels outside the image never keep a warp going
   bool alive = __any_sync(kFullMask, at_pixel.inside);
-  uint32_t walked = alive ? list.end - list.begin : 0, at = list.begin;
-  for (; at < list.end; at += kBucket) {
+  uint32_t walked = alive ? list_.end - list_.begin : 0, at = list_.begin;
+  for (; at < list_.end; at += kBucket) {
     if (!__syncthreads_or(alive)) break;
-    if (checkpoints && at > list.begin) write_checkpoint(p, list, at, pixel);
-    const int n = int(list.end - at < kBucket ? list.end - at : kBucket);
+    if (checkpoints && at > list_.begin) write_checkpoint(p, list_, at, pixel);
+    const int n = int(list_.end - at < kBucket ? list_.end - at : kBucket);
     unsigned mask = 0;
     if (int(threadIdx.x) < n) {
-      const TileSplat s = load_tile_splat(p, place, list.rows[at + threadIdx.x]);
-      splats[3 * threadIdx.x] = s.shape;
-      splats[3 * threadIdx.x + 1] = make_float4(s.origin.x, s.origin.y, s.color.x, s.color.y);
-      splats[3 * threadIdx.x + 2] = make_float4(s.color.z, s.color.w, 0, 0);
+      const TileSplat s = load_tile_splat(p, place, list_.rows[at + threadIdx.x]);
+      splats[threadIdx.x] = staged(s);
       mask = s.subtiles;
     }
     masks[threadIdx.x] = mask;
     __syncthreads();
-    for (int first = 0; alive && first < n; first += kWarp) {
-      unsigned todo = __ballot_sync(kFullMask, masks[first + lane_index()] >> warp_index() & 1);
-      while (todo) walk_together(splats + 3 * first, todo, x, y, pixel);
+    if (!alive) continue;
+    const uint2* list = lists[warp_index()];
+    const int my_end = list_splats(masks, reinterpret_cast<uint16_t*>(lists[warp_index()]));
+    int i = 0;
+#pragma unroll 1
+    for (int k = 0; alive && k * kWarp < n; ++k) {
+      const int end = __shfl_sync(kFullMask, my_end, k);
+#pragma unroll 1
+      for (; i < end; ++i) walk_together(splats, list[i], x, y, pixel);
       alive = __any_sync(kFullMask, pixel.transmittance >= float(kTransmittanceMin));
-      if (!alive) walked = at - list.begin + uint32_t(first) + kWarp;
+      if (!alive) walked = at - list_.begin + uint32_t(k * kWarp) + kWarp;
     }
   }
   if (p.pairs.slots && lane_index() == 0) p.pairs.stops[place.tile * kSubtiles + warp_index()] = walked;
   if (only_checkpoints) return;
   if (at_pixel.inside) write_pixel(p, place.camera, at_pixel.number, pixel);
-  if (threadIdx.x == 0 && p.first_channel == 0 && !list.whole) {
-    const uint32_t end = at < list.end ? at : list.end;
-    atomicAdd(reinterpret_cast<unsigned long long*>(p.args.statistics + 2), (unsigned long long)(end - list.begin));
+  if (threadIdx.x == 0 && p.first_channel == 0 && !list_.whole) {
+    const uint32_t end = at < list_.end ? at : list_.end;
+    atomicAdd(reinterpret_cast<unsigned long long*>(p.args.statistics + 2), (unsigned long long)(end - list_.begin));
   }
 }
 

@@ -71,9 +71,7 @@ __device__ __forceinline__ Bucket bucket_of(const BlendPass& p, int64_t block, i
 
 // Shared memory of a block, as the functions below take it.
 struct Round {
-  float4 *shapes, *colors;  // [64]
-  float2* origins;          // [64]
-  uint32_t* targets;        // [64] where a pair's sums go: its slot, or the splat's row where sums are atomic
+  StagedSplat* splats;      // [65] the last is unseen; a target is the pair's slot, or the splat's row where sums are atomic
   unsigned (*touched)[kSubtiles];  // [2][8]: bit i of [h][w]: warp w has pixels of pair 32 h + i
   float2* products;         // [8 warps][8][33] weight, alpha v_alpha
   float* v_pixels;          // [C][256]
@@ -89,10 +87,7 @@ __device__ __forceinline__ void stage_round(const BlendPass& p, const TilePlace&
   if (at + i < end) {
     const uint32_t row = list.rows[at + i];
     const TileSplat s = load_tile_splat(p, place, row);
-    r.shapes[i] = s.shape;
-    r.origins[i] = s.origin;
-    r.colors[i] = s.color;
-    r.targets[i] = atomic ? row : p.pairs.slots[at + i];
+    r.splats[i] = staged(s, atomic ? row : p.pairs.slots[at + i]);
     mask = s.subtiles;
   }
 #pragma unroll
@@ -107,12 +102,12 @@ template <int C, bool kAbs>
 __device__ __forceinline__ void sum_chunk(const Round& r, int pair, int n, int first_entry) {
   constexpr int kFields = Sums<C, kAbs>::kFields, kStride = Sums<C, kAbs>::kStride;
   const int e = lane_index() % kChunk, row = lane_index() / kChunk;
-  const float4 shape = r.shapes[pair];
-  const float2 origin = r.origins[pair];
+  const StagedSplat& splat = r.splats[pair];
+  const float4 shape = splat.shape;
   const float y = float(warp_index() / kSubtilesAcross * kSubtileY + row) + 0.5f;
   const float x = float(warp_index() % kSubtilesAcross * kSubtileX) + 0.5f;
   float u_0, v;
-  splat_power(shape, origin, x, y, u_0, v);
+  splat_power(splat, x, y, u_0, v);
   float m[kPairFields] = {};
   const float4* products = reinterpret_cast<const float4*>(r.products + (warp_index() * kChunk + e) * kStaggered + row * kSubtileX);
   const float4* v_pixels = reinterpret_cast<const float4*>(r.v_pixels + warp_index() * kWarp + row * kSubtileX);
@@ -156,15 +151,17 @@ __device__ __forceinline__ uint8_t* chunk_pairs(const Round& r, int chunk) {
   return reinterpret_cast<uint8_t*>(r.products + (warp_index() * kChunk + chunk) * kStaggered + kTilePixels / kSubtiles);
 }
 
-// Lists this warp's pairs among the first n of the round, and returns how many there are.
+// Lists this warp's pairs among the first n of the round, the last chunk filled up with the unseen one, and returns how many there are.
 __device__ __forceinline__ int list_pairs(const Round& r, int n) {
   const unsigned low = r.touched[0][warp_index()], high = n > kWarp ? r.touched[1][warp_index()] : 0;
   const unsigned mine = 1u << lane_index(), before = mine - 1;
   const int n_low = __popc(low), k_low = __popc(low & before), k_high = n_low + __popc(high & before);
   if (low & mine) chunk_pairs(r, k_low / kChunk)[k_low % kChunk] = uint8_t(lane_index());
   if (high & mine) chunk_pairs(r, k_high / kChunk)[k_high % kChunk] = uint8_t(lane_index() + kWarp);
+  const int count = n_low + __popc(high), k = count + lane_index();
+  if (lane_index() < kChunk && k < (count + kChunk - 1) / kChunk * kChunk) chunk_pairs(r, k / kChunk)[k % kChunk] = kRound;
   __syncwarp();
-  return n_low + __popc(high);
+  return count;
 }
 
 // What a pixel sees of a pair by itself, before its turn.
@@ -175,10 +172,10 @@ struct Sight {
 template <int C>
 __device__ __forceinline__ Sight look_at(const Round& r, int pair, const PixelGrad<C>& g, float x, float y) {
   float u, v;
-  Sight s = {splat_power(r.shapes[pair], r.origins[pair], x, y, u, v), 0.f};
-  const float4 color = r.colors[pair];
+  const StagedSplat& splat = r.splats[pair];
+  Sight s = {splat_power(splat, x, y, u, v), 0.f};
 #pragma unroll
-  for (int c = 0; c < C; ++c) s.shade = fma_(component(color, c), g.v[c], s.shade);
+  for (int c = 0; c < C; ++c) s.shade = fma_(splat.color(c), g.v[c], s.shade);
   return s;
 }
 
@@ -190,7 +187,7 @@ __device__ __forceinline__ float2 pass_pair(const Sight& s, PixelState& pixel) {
 // Number e of a chunk's list, where e is a constant after unrolling.
 __device__ __forceinline__ int pair_at(const uint2& pairs, int e) { return int((e < 4 ? pairs.x : pairs.y) >> (8 * (e % 4)) & 0xff); }
 
-// Two pairs are looked at together, so that neither waits for the other's loads.
+// Pairs are looked at together, so that none waits for another's loads; where they are not enough, the unseen one makes up their number.
 template <int C, bool kAbs>
 __device__ __forceinline__ void walk_round(const Round& r, int n, int first_entry, const PixelGrad<C>& g, const ThreadPixel& at, PixelState& pixel) {
   const int count = list_pairs(r, n);
@@ -200,13 +197,13 @@ __device__ __forceinline__ void walk_round(const Round& r, int n, int first_entr
     const int m = count - first < kChunk ? count - first : kChunk;
     const uint2 pairs = *reinterpret_cast<const uint2*>(chunk_pairs(r, first / kChunk));
 #pragma unroll
-    for (int e = 0; e < kChunk; e += 2) {
+    for (int e = 0; e < kChunk; e += kTogether) {
       if (e >= m) break;
-      const bool two = e + 1 < m;
-      const int i = pair_at(pairs, e), j = two ? pair_at(pairs, e + 1) : i;
-      const Sight a = look_at(r, i, g, x, y), b = look_at(r, j, g, x, y);
-      products[e * kStaggered] = pass_pair(a, pixel);
-      if (two) products[(e + 1) * kStaggered] = pass_pair(b, pixel);
+      Sight sights[kTogether];
+#pragma unroll
+      for (int k = 0; k < kTogether; ++k) sights[k] = look_at(r, pair_at(pairs, e + k), g, x, y);
+#pragma unroll
+      for (int k = 0; k < kTogether; ++k) products[(e + k) * kStaggered] = pass_pair(sights[k], pixel);
     }
     __syncwarp();
     const int e = lane_index() % kChunk;
@@ -241,12 +238,12 @@ __device__ __forceinline__ void write_round(const Round& r, int n, const PairSum
   if (atomic) {
 #pragma unroll
     for (int f = 0; f < 4; ++f) {
-      if (first + f < kFields) atomicAdd(out.splats + int64_t(kPairFields) * r.targets[i] + first + f, sum[f]);
+      if (first + f < kFields) atomicAdd(out.splats + int64_t(kPairFields) * r.splats[i].target + first + f, sum[f]);
     }
     return;
   }
-  reinterpret_cast<float4*>(out.pairs)[int64_t(r.targets[i]) * (kPairFields / 4) + first / 4] = make_float4(sum[0], sum[1], sum[2], sum[3]);
-  if (first == 0) out.used[r.targets[i]] = 1;
+  reinterpret_cast<float4*>(out.pairs)[int64_t(r.splats[i].target) * (kPairFields / 4) + first / 4] = make_float4(sum[0], sum[1], sum[2], sum[3]);
+  if (first == 0) out.used[r.splats[i].target] = 1;
 }
 
 // Shared memory is cut so that three blocks fit on a multiprocessor with 100 KiB; for RGB registers allow four on larger ones.
@@ -257,15 +254,12 @@ constexpr int blocks_at_once(int n_channels, bool absgrad) {
 
 template <int C, bool kAbs>
 __global__ void __launch_bounds__(kTilePixels, blocks_at_once(C, kAbs)) blend_bucket_vjp(BlendPass p, PairSums out) {
-  GAF_SHARED(float4, shapes, [kRound]);
-  GAF_SHARED(float4, colors, [kRound]);
-  GAF_SHARED(float2, origins, [kRound]);
-  GAF_SHARED(uint32_t, targets, [kRound]);
+  GAF_SHARED(StagedSplat, splats, [kRound + 1]);
   GAF_SHARED(unsigned, touched, [2][kSubtiles]);
   GAF_SHARED(float4, products, [kSubtiles * kChunk * kStaggered / 2]);
   GAF_SHARED(float4, v_pixels, [C * kTilePixels / 4]);
   GAF_SHARED(float, sums, [kEntries * Sums<C, kAbs>::kStride]);
-  const Round r = {shapes,  colors, origins, targets, touched, reinterpret_cast<float2*>(products), reinterpret_cast<float*>(v_pixels), sums};
+  const Round r = {splats, touched, reinterpret_cast<float2*>(products), reinterpret_cast<float*>(v_pixels), sums};
   const int64_t n_tiles = p.args.n_cameras * p.grid.n_tiles;
   const Bucket bucket = bucket_of(p, blockIdx.x, n_tiles);
   if (bucket.tile < 0) return;
@@ -287,6 +281,7 @@ __global__ void __launch_bounds__(kTilePixels, blocks_at_once(C, kAbs)) blend_bu
   PixelState pixel = start_pixel<C>(p, at_pixel, bucket.k > 0 ? checkpoint : nullptr, g);
 #pragma unroll
   for (int c = 0; c < C; ++c) r.v_pixels[c * kTilePixels + threadIdx.x] = g.v[c];
+  if (threadIdx.x == 0) splats[kRound] = unseen_splat();
   const bool atomic = out.atomic || list.whole;
   while (at < end) {
     stage_round(p, place, list, at, end, atomic, r);

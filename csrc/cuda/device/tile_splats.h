@@ -97,12 +97,41 @@ __device__ __forceinline__ TileSplat load_tile_splat(const BlendPass& p, const T
   return s;
 }
 
+constexpr int kTogether = 4;  // splats that a pixel looks at before they take their turns
+
+// In shared memory: 48 bytes, of which a pixel of RGB reads 16, 16 and 4.
+struct StagedSplat {
+  float4 shape;
+  float4 origin_colors;  // origin; two colours
+  float2 more_colors;
+  uint32_t target, unused;  // backward: where a pair's sums go
+
+  // Where c is a constant after unrolling.
+  __device__ __forceinline__ float color(int c) const {
+    return c == 0 ? origin_colors.z : c == 1 ? origin_colors.w : c == 2 ? more_colors.x : more_colors.y;
+  }
+};
+
+__device__ __forceinline__ StagedSplat staged(const TileSplat& s, uint32_t target = 0) {
+  return {s.shape, make_float4(s.origin.x, s.origin.y, s.color.x, s.color.y), make_float2(s.color.z, s.color.w), target, 0};
+}
+
+// One that no pixel sees: it fills up lists, so that whoever walks several splats together need not ask how many there are.
+__device__ __forceinline__ StagedSplat unseen_splat() {
+  return {make_float4(0, 0, 0, -1e30f), make_float4(0, 0, 0, 0), make_float2(0, 0), 0, 0};
+}
+
 // Channel c of four, where c is a constant after unrolling.
 __device__ __forceinline__ float component(const float4& v, int c) { return c == 0 ? v.x : c == 1 ? v.y : c == 2 ? v.z : v.w; }
 
 // log2(alpha) at a pixel centre, given from the tile's corner.
 __device__ __forceinline__ float splat_power(const float4& shape, const float2& origin, float x, float y, float& u, float& v) {
   return log2_alpha(Whitening<float>{shape.x, shape.y, shape.z}, WhitenedOrigin<float>{origin.x, origin.y}, shape.w, x, y, u, v);
+}
+
+__device__ __forceinline__ float splat_power(const StagedSplat& s, float x, float y, float& u, float& v) {
+  const float4 shape = s.shape, origin = s.origin_colors;  // whole, for loads of 16 bytes
+  return splat_power(shape, make_float2(origin.x, origin.y), x, y, u, v);
 }
 
 }  // namespace gaf::cuda
