@@ -78,12 +78,23 @@ struct Round {
   float* sums;              // [256 entries][stride]
 };
 
+// Sums of one warp for one pair lie in an entry. A pair's follow each other, in the order of its warps.
+struct Entries {
+  int first, warps;  // number of the first; bit w: warp w has one
+
+  // `low`: entries of the round's first 32 pairs.
+  __device__ __forceinline__ Entries(const Round& r, int pair, int low)
+      : first(int(r.splats[pair].entries >> kSubtiles) + (pair >= kWarp ? low : 0)), warps(int(r.splats[pair].entries & 0xff)) {}
+  __device__ __forceinline__ int of_this_warp() const { return first + __popc(unsigned(warps) & ((1u << warp_index()) - 1)); }
+  __device__ __forceinline__ int n() const { return __popc(unsigned(warps)); }
+};
+
 // Two warps bring up to 64 pairs, from `at` on, and which warps they concern.
 __device__ __forceinline__ void stage_round(const BlendPass& p, const TilePlace& place, const TileList& list, uint32_t at, uint32_t end,
                                             bool atomic, const Round& r) {
   const int i = int(threadIdx.x);
   if (i >= kRound) return;
-  unsigned mask = 0;
+  unsigned mask = 0, warps = 0;
   if (at + i < end) {
     const uint32_t row = list.rows[at + i];
     const TileSplat s = load_tile_splat(p, place, row);
@@ -92,14 +103,18 @@ __device__ __forceinline__ void stage_round(const BlendPass& p, const TilePlace&
   }
 #pragma unroll
   for (int w = 0; w < kSubtiles; ++w) {
-    const unsigned touched = __ballot_sync(kFullMask, (mask >> w & 1) && at + i - list.begin < p.pairs.stops[place.tile * kSubtiles + w]);
+    const bool is_touched = (mask >> w & 1) && at + i - list.begin < p.pairs.stops[place.tile * kSubtiles + w];
+    const unsigned touched = __ballot_sync(kFullMask, is_touched);
     if (lane_index() == w) r.touched[warp_index()][w] = touched;
+    warps |= unsigned(is_touched) << w;
   }
+  const uint32_t n = uint32_t(__popc(warps)), before = warp_inclusive_sum(n) - n;
+  r.splats[i].entries = before << kSubtiles | warps;
 }
 
 // A lane has pair `lane % 8` of a chunk and row `lane / 8` of the warp's pixels.
 template <int C, bool kAbs>
-__device__ __forceinline__ void sum_chunk(const Round& r, int pair, int n, int first_entry) {
+__device__ __forceinline__ void sum_chunk(const Round& r, int pair, int n, int low) {
   constexpr int kFields = Sums<C, kAbs>::kFields, kStride = Sums<C, kAbs>::kStride;
   const int e = lane_index() % kChunk, row = lane_index() / kChunk;
   const StagedSplat& splat = r.splats[pair];
@@ -138,11 +153,23 @@ __device__ __forceinline__ void sum_chunk(const Round& r, int pair, int n, int f
     m[4] = m[1] * v;
     m[5] = m[2] * v;
   }
+  // Four rows are joined: lanes halve the fields among them, then halve them again, so that each ends with a quarter of the sums.
+  constexpr int kHalf = kPairFields / 2, kQuarter = kPairFields / 4;
+  const bool odd = row & 1, high = row & 2;
+  float half[kHalf], quarter[kQuarter];
 #pragma unroll
-  for (int f = 0; f < kFields; ++f) {
-    m[f] += __shfl_xor_sync(kFullMask, m[f], kChunk);
-    m[f] += __shfl_xor_sync(kFullMask, m[f], 2 * kChunk);
-    if (e < n && f % (kWarp / kChunk) == row) r.sums[(first_entry + e) * kStride + f] = m[f];
+  for (int f = 0; f < kHalf; ++f) {
+    half[f] = (odd ? m[kHalf + f] : m[f]) + __shfl_xor_sync(kFullMask, odd ? m[f] : m[kHalf + f], kChunk);
+  }
+#pragma unroll
+  for (int f = 0; f < kQuarter; ++f) {
+    quarter[f] = (high ? half[kQuarter + f] : half[f]) + __shfl_xor_sync(kFullMask, high ? half[f] : half[kQuarter + f], 2 * kChunk);
+  }
+  const int first = (odd ? kHalf : 0) + (high ? kQuarter : 0);
+  float* out = r.sums + Entries(r, pair, low).of_this_warp() * kStride + first;
+#pragma unroll
+  for (int f = 0; f < kQuarter; ++f) {
+    if (e < n && first + f < kFields) out[f] = quarter[f];
   }
 }
 
@@ -189,7 +216,7 @@ __device__ __forceinline__ int pair_at(const uint2& pairs, int e) { return int((
 
 // Pairs are looked at together, so that none waits for another's loads; where they are not enough, the unseen one makes up their number.
 template <int C, bool kAbs>
-__device__ __forceinline__ void walk_round(const Round& r, int n, int first_entry, const PixelGrad<C>& g, const ThreadPixel& at, PixelState& pixel) {
+__device__ __forceinline__ void walk_round(const Round& r, int n, int low, const PixelGrad<C>& g, const ThreadPixel& at, PixelState& pixel) {
   const int count = list_pairs(r, n);
   float2* products = r.products + warp_index() * kChunk * kStaggered + lane_index();
   const float x = float(at.x) + 0.5f, y = float(at.y) + 0.5f;
@@ -207,34 +234,25 @@ __device__ __forceinline__ void walk_round(const Round& r, int n, int first_entr
     }
     __syncwarp();
     const int e = lane_index() % kChunk;
-    sum_chunk<C, kAbs>(r, e < m ? chunk_pairs(r, first / kChunk)[e] : 0, m, first_entry + first);
+    sum_chunk<C, kAbs>(r, e < m ? chunk_pairs(r, first / kChunk)[e] : 0, m, low);
     __syncwarp();
   }
 }
 
 // Four threads a pair add up what its warps found, warp by warp.
 template <int C, bool kAbs>
-__device__ __forceinline__ void write_round(const Round& r, int n, const PairSums& out, bool atomic) {
+__device__ __forceinline__ void write_round(const Round& r, int n, int low, const PairSums& out, bool atomic) {
   constexpr int kFields = Sums<C, kAbs>::kFields, kStride = Sums<C, kAbs>::kStride;
   const int i = int(threadIdx.x) / 4, first = int(threadIdx.x) % 4 * 4;
   if (i >= n || first >= kPairFields) return;
+  const Entries entries(r, i, low);
+  if (entries.warps == 0) return;
   float sum[4] = {};
-  int entry = 0;
-  bool any = false;
+  const float* s = r.sums + entries.first * kStride + first;
+  for (int k = entries.n(); k > 0; --k, s += kStride) {
 #pragma unroll
-  for (int w = 0; w < kSubtiles; ++w) {
-    const unsigned low = r.touched[0][w], high = n > kWarp ? r.touched[1][w] : 0;
-    const unsigned bits = i < kWarp ? low : high;
-    if (bits >> (i % kWarp) & 1) {
-      const int before = __popc(bits & ((1u << (i % kWarp)) - 1)) + (i < kWarp ? 0 : __popc(low));
-      const float* s = r.sums + (entry + before) * kStride + first;
-#pragma unroll
-      for (int f = 0; f < 4; ++f) sum[f] += first + f < kFields ? s[f] : 0.f;
-      any = true;
-    }
-    entry += __popc(low) + __popc(high);
+    for (int f = 0; f < 4; ++f) sum[f] += first + f < kFields ? s[f] : 0.f;
   }
-  if (!any) return;
   if (atomic) {
 #pragma unroll
     for (int f = 0; f < 4; ++f) {
@@ -286,14 +304,14 @@ __global__ void __launch_bounds__(kTilePixels, blocks_at_once(C, kAbs)) blend_bu
   while (at < end) {
     stage_round(p, place, list, at, end, atomic, r);
     __syncthreads();
-    int total = 0, first_entry = 0;
+    int low = 0, total = 0;
 #pragma unroll
-    for (int w = 0; w < kSubtiles; ++w) total += __popc(touched[0][w]) + __popc(touched[1][w]);
+    for (int w = 0; w < kSubtiles; ++w) low += __popc(touched[0][w]), total += __popc(touched[1][w]);
+    total += low;
     const int n = total <= kEntries ? kRound : kWarp;
-    for (int w = 0; w < warp_index(); ++w) first_entry += __popc(touched[0][w]) + (n > kWarp ? __popc(touched[1][w]) : 0);
-    walk_round<C, kAbs>(r, n, first_entry, g, at_pixel, pixel);
+    walk_round<C, kAbs>(r, n, low, g, at_pixel, pixel);
     __syncthreads();
-    write_round<C, kAbs>(r, n, out, atomic);
+    write_round<C, kAbs>(r, n, low, out, atomic);
     __syncthreads();
     at += uint32_t(n);
   }

@@ -104,7 +104,7 @@ struct StagedSplat {
   float4 shape;
   float4 origin_colors;  // origin; two colours
   float2 more_colors;
-  uint32_t target, unused;  // backward: where a pair's sums go
+  uint32_t target, entries;  // backward's: where a pair's sums go, and which it has meanwhile
 
   // Where c is a constant after unrolling.
   __device__ __forceinline__ float color(int c) const {
