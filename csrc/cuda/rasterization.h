@@ -12,7 +12,7 @@ constexpr int kSubtilesAcross = kTile / kSubtileX;
 constexpr int kSubtiles = kSubtilesAcross * (kTile / kSubtileY);  // warps of a tile, bits of a mask
 constexpr int kTilePixels = kTile * kTile;
 constexpr int kBucket = 256;       // pairs between two checkpoints: what a block of backward works on
-constexpr int kShortList = 1024;   // pairs of a tile that a small block sorts in its shared memory
+constexpr int kShortList = 2048;   // pairs of a tile that a small block sorts in its shared memory
 constexpr const char* kBlendFwd = "rasterization_blend_fwd";  // what its kernels' failures are reported as
 
 struct TileGrid {

@@ -50,7 +50,7 @@ class Opened {
 
 // ---- shared memory of the running block
 
-constexpr size_t kSharedLimit = 48 << 10, kRedZone = 64, kArena = 256 << 10;
+constexpr size_t kRedZone = 64, kArena = 256 << 10;
 
 struct SharedArray {
   std::string name;
@@ -147,7 +147,8 @@ void* shared(const void* site, size_t bytes, size_t alignment, const char* name)
   auto found = arrays.find(site);
   if (found == arrays.end()) {
     claimed += bytes;
-    if (claimed > kSharedLimit) fail("more than 48 KiB of shared memory, with " + std::string(name));
+    const size_t limit = dynamic_size > kSharedLimit ? kSharedMost : kSharedLimit;
+    if (claimed > limit) fail("more than " + std::to_string(limit >> 10) + " KiB of shared memory, with " + std::string(name));
     found = arrays.emplace(site, SharedArray{name, place_shared(bytes, alignment), bytes}).first;
   }
   return arena + found->second.begin;

@@ -130,7 +130,7 @@ std::string bad_shape(dim3 grid, dim3 dims, size_t dynamic_bytes) {
   if (uint64_t(dims.x) * dims.y * dims.z > 1024 || dims.z > 64) return "a block of " + std::to_string(uint64_t(dims.x) * dims.y * dims.z) + " threads";
   if (dims.x == 0 || dims.y == 0 || dims.z == 0) return "an empty block";
   if (grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) return "a grid larger than CUDA allows";
-  if (dynamic_bytes > (48 << 10)) return std::to_string(dynamic_bytes) + " bytes of dynamic shared memory (at most 48 KiB)";
+  if (dynamic_bytes > kSharedMost) return std::to_string(dynamic_bytes) + " bytes of dynamic shared memory (at most 99 KiB)";
   return "";
 }
 

@@ -52,6 +52,7 @@ std::string name_of(const Thread& thread);
 // memory.cpp
 void open_memory();   // device memory may be touched
 void close_memory();
+constexpr size_t kSharedLimit = 48 << 10, kSharedMost = 99 << 10;  // bytes: without asking for more, and with; the smallest card's
 void reset_shared(size_t dynamic_bytes, size_t set);
 std::string check_shared();  // a message if something was written between the arrays
 void watch_faults();

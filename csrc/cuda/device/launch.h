@@ -17,6 +17,7 @@
 
 namespace gaf::cuda {
 
+constexpr size_t kSharedUnasked = 48 << 10;  // bytes of shared memory that a block has without asking; every card from sm_80 on has 99 KiB
 constexpr int kThreads = 256;  // of a block that has no reason for another number
 
 inline dim3 blocks_for(int64_t n, int threads = kThreads) { return dim3(unsigned((n + threads - 1) / threads)); }
@@ -38,6 +39,9 @@ void launch(const char* name, void (*kernel)(Params...), dim3 grid, dim3 block, 
   std::apply(
       [&](auto&... value) {
         std::array<void*, sizeof...(Params)> pointers{const_cast<void*>(static_cast<const void*>(&value))...};
+        if (smem > kSharedUnasked) {
+          check(name, cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, int(smem)));
+        }
         check(name, cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid, block, pointers.data(), smem,
                                      static_cast<cudaStream_t>(stream.handle)));
       },
