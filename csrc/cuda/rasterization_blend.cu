@@ -16,9 +16,12 @@ __device__ __forceinline__ int64_t middle_first(const TileGrid& grid, int64_t bl
   return block - t + int64_t(y) * grid.tiles_x + t % grid.tiles_x;
 }
 
-// Hands what lies behind `pixel` on. The block must be done with `first`, which is in shared memory.
+// Hands what lies behind `pixel` on. The block must be done with `first`, which is in shared memory. Tile and list are found again: kept for this,
+// they would cost the loop over pairs its uniform registers.
 template <int C>
-__device__ __forceinline__ void leave_rest(const BlendPass& p, int64_t tile, const TileList& list, const Pixel<C>& pixel, uint32_t& first) {
+__device__ __forceinline__ void leave_rest(const BlendPass& p, const Pixel<C>& pixel, uint32_t& first) {
+  const int64_t tile = middle_first(p.grid, blockIdx.x);
+  const TileList list(p.pairs, tile);
   const uint32_t n = 1 + n_buckets(list) - kFirstBuckets;
   if (threadIdx.x == 0) first = atomicAdd(p.pairs.n_pieces, n);
   __syncthreads();
@@ -59,7 +62,7 @@ __global__ void __launch_bounds__(kTilePixels) blend_tiles(BlendPass p, bool onl
     }
   }
   if (p.pairs.slots && lane_index() == 0) p.pairs.stops[place.tile * kSubtiles + warp_index()] = walked;
-  if (end < list.end && __syncthreads_or(alive)) return leave_rest(p, place.tile, list, pixel, masks[0]);
+  if (end < list.end && __syncthreads_or(alive)) return leave_rest(p, pixel, masks[0]);
   if (only_checkpoints) return;
   if (at_pixel.inside) write_pixel(p, place.camera, at_pixel.number, pixel);
   if (threadIdx.x == 0 && p.first_channel == 0 && !list.whole) count_blended(p, (at < list.end ? at : list.end) - list.begin);

@@ -32,7 +32,8 @@ __device__ __forceinline__ void join_pieces(const BlendPass& p, const TilePlace&
   uint32_t k = kFirstBuckets;
   while (seen && k < n) {
     Pixel<C> pieces[kJoinAtOnce] = {};
-    const uint32_t piece = first + 1 + k - kFirstBuckets, n_left = n - k;
+    const uint32_t piece = first + 1 + k - kFirstBuckets;
+    const int n_left = int(n - k);
 #pragma unroll
     for (int i = 0; i < kJoinAtOnce; ++i) {
       if (alive && i < n_left) pieces[i] = read_state<C>(p, piece + i);
