@@ -43,7 +43,7 @@ CUT = [  # more than 1,024 splats in each of their tiles, seen beyond the 768 th
     faint_in_front(cases.scene("cut_opaque", n=2100, scale=1.0, cameras=1, width=15, height=9, channels=4), 1100),
     cases.scene("cut_two_channels", n=1500, scale=0.1, cameras=2, opacity=0.1, width=15, height=13, channels=2),
     cases.scene("cut_depth", n=1300, scale=0.1, cameras=1, opacity=0.05, width=16, height=16, render_mode="D"),
-    faint(cases.scene("cut_six_channels", n=1100, scale=1.0, cameras=1, width=18, height=7, channels=6)),
+    faint(cases.scene("cut_six_channels", n=1400, scale=1.0, cameras=1, width=18, height=7, channels=6)),
 ]
 if SMALL:  # two pieces
     CUT = [faint(cases.scene("cut_small", n=1050, scale=1.0, cameras=1, width=16, height=7))]
