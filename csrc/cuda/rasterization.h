@@ -73,7 +73,7 @@ __device__ __forceinline__ bool too_many(const Pairs& p) { return p.counts[1] > 
 struct Piece {
   uint32_t tile, bucket;  // of the first entry the last bucket that was walked
   uint32_t n_done;        // of the first entry: buckets that have been walked since
-  uint32_t unused;
+  uint32_t is_last;       // of the others: the block that walked it joins the tile's
   uint32_t walked[kSubtiles];  // pairs of the bucket that each warp walked; of warps that saw nothing to begin with, undefined
 };
 

@@ -8,8 +8,11 @@
 namespace gaf::cuda {
 namespace {
 
-constexpr int kPieceBlocks = 4;  // of a multiprocessor; beyond, they take several pieces
+constexpr int kPieceBlocks = 5;  // of a multiprocessor; beyond, they take several pieces
 constexpr int kJoinAtOnce = 4;   // pieces that are waited for together
+
+// The entry of what was seen before, by that of one of the buckets behind.
+__device__ __forceinline__ uint32_t first_piece(uint32_t i, uint32_t bucket) { return i - (bucket - kFirstBuckets) - 1; }
 
 // Whether this block is the last of a tile's n to say that it is done. Then it reads what the others wrote. All threads of the block must call.
 __device__ __forceinline__ bool is_last(uint32_t& n_done, uint32_t n) {
@@ -23,7 +26,9 @@ __device__ __forceinline__ bool is_last(uint32_t& n_done, uint32_t n) {
 // Buckets of a tile, of which `first` is the entry of what was seen before, and the picture. A warp that no longer sees stops, and what its pixels
 // would have seen of the buckets behind is left out.
 template <int C>
-__device__ __forceinline__ void join_pieces(const BlendPass& p, const TilePlace& place, const TileList& list, uint32_t first, bool only_checkpoints) {
+__device__ __forceinline__ void join_pieces(const BlendPass& p, uint32_t tile, uint32_t first, bool only_checkpoints) {
+  const TilePlace place(p.grid, tile);
+  const TileList list(p.pairs, tile);
   const ThreadPixel at_pixel(p.grid, place);
   const bool checkpoints = p.pairs.slots && p.pairs.checkpoints;
   const uint32_t n = n_buckets(list);
@@ -57,38 +62,58 @@ __device__ __forceinline__ void join_pieces(const BlendPass& p, const TilePlace&
   if (threadIdx.x == 0 && p.first_channel == 0) count_blended(p, min(k * kBucket, list.end - list.begin));
 }
 
+// Walks one bucket as blend_tiles walks a list, a loop of one round included, which is what gives the loop over pairs its uniform registers.
+// Returns whether this block is the last of its tile's.
 template <int C>
-__global__ void __launch_bounds__(kTilePixels) blend_pieces(BlendPass p, bool only_checkpoints) {
-  GAF_SHARED(float4, splats, [3 * kBucket]);
-  GAF_SHARED(unsigned, masks, [kBucket]);
-  const uint32_t n_pieces = *p.pairs.n_pieces;
-  for (uint32_t i = blockIdx.x; i < n_pieces; i += gridDim.x) {
-    const uint32_t bucket = p.pieces.list[i].bucket, first = i - (bucket - kFirstBuckets) - 1;
-    if (bucket < kFirstBuckets) continue;
-    const TilePlace place(p.grid, p.pieces.list[i].tile);
-    const ThreadPixel at_pixel(p.grid, place);
-    const TileList list(p.pairs, place.tile);
-    const float light = *state_of(p, first);  // what comes through to this list's rest; 0 outside the image
-    const uint32_t at = list.begin + bucket * kBucket;
-    const int n = int(list.end - at < kBucket ? list.end - at : kBucket);
+__device__ __forceinline__ bool blend_piece(const BlendPass& p, uint32_t i, uint32_t bucket, float4* splats, unsigned* masks) {
+  const TilePlace place(p.grid, p.pieces.list[i].tile);
+  const ThreadPixel at_pixel(p.grid, place);
+  const TileList list(p.pairs, place.tile);
+  const uint32_t first = first_piece(i, bucket);
+  const float light = *state_of(p, first);  // what comes through to the first of the tile's pieces; 0 outside the image
+  const float x = float(at_pixel.x) + 0.5f, y = float(at_pixel.y) + 0.5f;
+  Pixel<C> pixel = {};
+  pixel.transmittance = 1;
+  const bool saw = __any_sync(kFullMask, light >= float(kTransmittanceMin));
+  bool alive = saw;
+  uint32_t walked = kBucket, at = list.begin + bucket * kBucket;
+  const uint32_t end = min(at + kBucket, list.end);
+  for (; at < end; at += kBucket) {
+    if (!__syncthreads_or(alive)) break;
+    const int n = int(end - at < kBucket ? end - at : kBucket);
     stage_splat(p, place, list, at, n, splats, masks);
     __syncthreads();
-    const float x = float(at_pixel.x) + 0.5f, y = float(at_pixel.y) + 0.5f;
-    Pixel<C> pixel = {};
-    pixel.transmittance = 1;
-    const bool saw = __any_sync(kFullMask, light >= float(kTransmittanceMin));
-    bool alive = saw;
-    uint32_t walked = kBucket;
     for (int from = 0; alive && from < n; from += kWarp) {
       unsigned todo = __ballot_sync(kFullMask, masks[from + lane_index()] >> warp_index() & 1);
       while (todo) walk_together(splats + 3 * from, todo, x, y, pixel);
-      // At least what is left of the light when it comes here: where this is dark, joining has stopped in this bucket or before.
+      // No less than what is left when the light comes here: where this is dark, joining stops in this bucket or before.
       alive = __any_sync(kFullMask, light * pixel.transmittance >= float(kTransmittanceMin));
       if (!alive) walked = uint32_t(from) + kWarp;
     }
-    if (saw) write_state(p, i, pixel);
-    if (saw && lane_index() == 0) p.pieces.list[i].walked[warp_index()] = walked;
-    if (is_last(p.pieces.list[first].n_done, n_buckets(list) - kFirstBuckets)) join_pieces<C>(p, place, list, first, only_checkpoints);
+  }
+  if (saw) write_state(p, i, pixel);
+  if (saw && lane_index() == 0) p.pieces.list[i].walked[warp_index()] = walked;
+  const bool last = is_last(p.pieces.list[first].n_done, n_buckets(list) - kFirstBuckets);
+  if (threadIdx.x == 0) p.pieces.list[i].is_last = last;
+  return last;
+}
+
+// Joining has a loop of its own, after the other: so neither has the other's registers.
+template <int C>
+__global__ void __launch_bounds__(kTilePixels, C < 4 ? 5 : 4) blend_pieces(BlendPass p, bool only_checkpoints) {
+  GAF_SHARED(float4, splats, [3 * kBucket]);
+  GAF_SHARED(unsigned, masks, [kBucket]);
+  const uint32_t n_pieces = *p.pairs.n_pieces;
+  bool joins = false;
+  for (uint32_t i = blockIdx.x; i < n_pieces; i += gridDim.x) {
+    const uint32_t bucket = p.pieces.list[i].bucket;
+    if (bucket >= kFirstBuckets) joins |= blend_piece<C>(p, i, bucket, splats, masks);
+  }
+  if (!joins) return;
+  __syncthreads();
+  for (uint32_t i = blockIdx.x; i < n_pieces; i += gridDim.x) {
+    const uint32_t bucket = p.pieces.list[i].bucket;
+    if (bucket >= kFirstBuckets && p.pieces.list[i].is_last) join_pieces<C>(p, p.pieces.list[i].tile, first_piece(i, bucket), only_checkpoints);
   }
 }
 
