@@ -9,7 +9,7 @@ namespace gaf::cuda {
 namespace {
 
 constexpr int kPieceBlocks = 5;  // of a multiprocessor; beyond, they take several pieces
-constexpr int kJoinAtOnce = 4;   // pieces that are waited for together
+constexpr int kJoinAtOnce = 3;   // pieces that are waited for together
 
 // The entry of what was seen before, by that of one of the buckets behind.
 __device__ __forceinline__ uint32_t first_piece(uint32_t i, uint32_t bucket) { return i - (bucket - kFirstBuckets) - 1; }
@@ -100,7 +100,7 @@ __device__ __forceinline__ bool blend_piece(const BlendPass& p, uint32_t i, uint
 
 // Joining has a loop of its own, after the other: so neither has the other's registers.
 template <int C>
-__global__ void __launch_bounds__(kTilePixels, C < 4 ? 5 : 4) blend_pieces(BlendPass p, bool only_checkpoints) {
+__global__ void __launch_bounds__(kTilePixels, 5) blend_pieces(BlendPass p, bool only_checkpoints) {
   GAF_SHARED(float4, splats, [3 * kBucket]);
   GAF_SHARED(unsigned, masks, [kBucket]);
   const uint32_t n_pieces = *p.pairs.n_pieces;
