@@ -72,7 +72,7 @@ __device__ __forceinline__ bool too_many(const Pairs& p) { return p.counts[1] > 
 // What is left of a long list where its tile's block stops: an entry for what the block's pixels have seen, then one for each bucket behind.
 struct Piece {
   uint32_t tile, bucket;  // of the first entry the last bucket that was walked
-  uint32_t n_done;        // of the first entry: buckets that have been walked since
+  uint32_t n_left;        // of the first entry: buckets that have not been walked yet
   uint32_t is_last;       // of the others: the block that walked it joins the tile's
   uint32_t walked[kSubtiles];  // pairs of the bucket that each warp walked; of warps that saw nothing to begin with, undefined
 };

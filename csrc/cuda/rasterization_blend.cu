@@ -30,7 +30,7 @@ __device__ __forceinline__ void leave_rest(const BlendPass& p, const Pixel<C>& p
     Piece& piece = p.pieces.list[first + i];
     piece.tile = uint32_t(tile);
     piece.bucket = kFirstBuckets - 1 + i;
-    piece.n_done = 0;
+    piece.n_left = n - 1;
   }
 }
 

@@ -11,14 +11,14 @@ namespace {
 constexpr int kPieceBlocks = 5;  // of a multiprocessor; beyond, they take several pieces
 constexpr int kJoinAtOnce = 3;   // pieces that are waited for together
 
-// The entry of what was seen before, by that of one of the buckets behind.
-__device__ __forceinline__ uint32_t first_piece(uint32_t i, uint32_t bucket) { return i - (bucket - kFirstBuckets) - 1; }
+// The entry of what was seen before entry i, which is a bucket.
+__device__ __forceinline__ uint32_t first_piece(const BlendPass& p, uint32_t i) { return i - 1 - (p.pieces.list[i].bucket - kFirstBuckets); }
 
-// Whether this block is the last of a tile's n to say that it is done. Then it reads what the others wrote. All threads of the block must call.
-__device__ __forceinline__ bool is_last(uint32_t& n_done, uint32_t n) {
+// Whether this block is the last of a tile's to say that it is done. Then it reads what the others wrote. All threads of the block must call.
+__device__ __forceinline__ bool is_last(uint32_t& n_left) {
   __threadfence();
   __syncthreads();
-  const bool last = __syncthreads_or(threadIdx.x == 0 && atomicAdd(&n_done, 1u) == n - 1);
+  const bool last = __syncthreads_or(threadIdx.x == 0 && atomicAdd(&n_left, ~0u) == 1);
   __threadfence();
   return last;
 }
@@ -32,16 +32,17 @@ __device__ __forceinline__ void join_pieces(const BlendPass& p, uint32_t tile, u
   const ThreadPixel at_pixel(p.grid, place);
   const bool checkpoints = p.pairs.slots && p.pairs.checkpoints;
   const uint32_t n = n_buckets(list);
-  Pixel<C> pixel = read_state<C>(p, first);
+  Pixel<C> pixel = read_state<C>(state_of<C>(p, first));
   bool alive = __any_sync(kFullMask, pixel.transmittance >= float(kTransmittanceMin)), seen = true;
   uint32_t k = kFirstBuckets;
   while (seen && k < n) {
     Pixel<C> pieces[kJoinAtOnce] = {};
     const uint32_t piece = first + 1 + k - kFirstBuckets;
+    const float* states = state_of<C>(p, piece);
     const int n_left = int(n - k);
 #pragma unroll
     for (int i = 0; i < kJoinAtOnce; ++i) {
-      if (alive && i < n_left) pieces[i] = read_state<C>(p, piece + i);
+      if (alive && i < n_left) pieces[i] = read_state<C>(states + i * (1 + C) * kTilePixels);
     }
 #pragma unroll
     for (int i = 0; i < kJoinAtOnce; ++i) {
@@ -69,13 +70,11 @@ __device__ __forceinline__ bool blend_piece(const BlendPass& p, uint32_t i, uint
   const TilePlace place(p.grid, p.pieces.list[i].tile);
   const ThreadPixel at_pixel(p.grid, place);
   const TileList list(p.pairs, place.tile);
-  const uint32_t first = first_piece(i, bucket);
-  const float light = *state_of(p, first);  // what comes through to the first of the tile's pieces; 0 outside the image
+  const float light = *state_of<C>(p, first_piece(p, i));  // what comes through to the first of the tile's pieces; 0 outside the image
   const float x = float(at_pixel.x) + 0.5f, y = float(at_pixel.y) + 0.5f;
   Pixel<C> pixel = {};
   pixel.transmittance = 1;
-  const bool saw = __any_sync(kFullMask, light >= float(kTransmittanceMin));
-  bool alive = saw;
+  bool alive = __any_sync(kFullMask, light >= float(kTransmittanceMin));
   uint32_t walked = kBucket, at = list.begin + bucket * kBucket;
   const uint32_t end = min(at + kBucket, list.end);
   for (; at < end; at += kBucket) {
@@ -91,9 +90,11 @@ __device__ __forceinline__ bool blend_piece(const BlendPass& p, uint32_t i, uint
       if (!alive) walked = uint32_t(from) + kWarp;
     }
   }
-  if (saw) write_state(p, i, pixel);
-  if (saw && lane_index() == 0) p.pieces.list[i].walked[warp_index()] = walked;
-  const bool last = is_last(p.pieces.list[first].n_done, n_buckets(list) - kFirstBuckets);
+  if (__any_sync(kFullMask, light >= float(kTransmittanceMin))) {
+    write_state(p, i, pixel);
+    if (lane_index() == 0) p.pieces.list[i].walked[warp_index()] = walked;
+  }
+  const bool last = is_last(p.pieces.list[first_piece(p, i)].n_left);
   if (threadIdx.x == 0) p.pieces.list[i].is_last = last;
   return last;
 }
@@ -112,8 +113,8 @@ __global__ void __launch_bounds__(kTilePixels, 5) blend_pieces(BlendPass p, bool
   if (!joins) return;
   __syncthreads();
   for (uint32_t i = blockIdx.x; i < n_pieces; i += gridDim.x) {
-    const uint32_t bucket = p.pieces.list[i].bucket;
-    if (bucket >= kFirstBuckets && p.pieces.list[i].is_last) join_pieces<C>(p, p.pieces.list[i].tile, first_piece(i, bucket), only_checkpoints);
+    const Piece& piece = p.pieces.list[i];
+    if (piece.bucket >= kFirstBuckets && piece.is_last) join_pieces<C>(p, piece.tile, first_piece(p, i), only_checkpoints);
   }
 }
 

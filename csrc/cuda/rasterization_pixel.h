@@ -56,22 +56,22 @@ __device__ __forceinline__ uint32_t first_end(const TileList& list) {
   return list.whole || list.end - list.begin <= kShortList ? list.end : list.begin + kFirstBuckets * kBucket;
 }
 
-// This thread's part of an entry of `Pieces`.
+// This thread's part of an entry of `Pieces`. A pass of fewer channels than others has its entries closer together.
+template <int C>
 __device__ __forceinline__ float* state_of(const BlendPass& p, uint32_t piece) {
-  return p.pieces.states + int64_t(piece) * (1 + p.n_channels) * kTilePixels + threadIdx.x;
+  return p.pieces.states + (int64_t(piece) * (1 + C) * kTilePixels + threadIdx.x);
 }
 
 template <int C>
 __device__ __forceinline__ void write_state(const BlendPass& p, uint32_t piece, const Pixel<C>& pixel) {
-  float* out = state_of(p, piece);
+  float* out = state_of<C>(p, piece);
   out[0] = pixel.transmittance;
 #pragma unroll
   for (int c = 0; c < C; ++c) out[(1 + c) * kTilePixels] = pixel.sum[c];
 }
 
 template <int C>
-__device__ __forceinline__ Pixel<C> read_state(const BlendPass& p, uint32_t piece) {
-  const float* in = state_of(p, piece);
+__device__ __forceinline__ Pixel<C> read_state(const float* in) {
   Pixel<C> pixel;
   pixel.transmittance = in[0];
 #pragma unroll
