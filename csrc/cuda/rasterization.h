@@ -13,6 +13,8 @@ constexpr int kSubtiles = kSubtilesAcross * (kTile / kSubtileY);  // warps of a 
 constexpr int kTilePixels = kTile * kTile;
 constexpr int kBucket = 256;       // pairs between two checkpoints: what a block of backward works on
 constexpr int kShortList = 2048;   // pairs of a tile that a small block sorts in its shared memory
+constexpr int kWholeList = 1024;   // pairs of a tile that its own block blends
+constexpr int kFirstBuckets = 3;   // of a longer list: those that the tile's own block blends
 constexpr const char* kBlendFwd = "rasterization_blend_fwd";  // what its kernels' failures are reported as
 
 struct TileGrid {
@@ -40,6 +42,7 @@ struct Pairs {
   int64_t capacity;
   int64_t* counts;            // [2] visible splats, pairs
   uint32_t* n_long;           // [2] lists of more than kShortList pairs; of these, those that wait for a large block to sort them
+  uint32_t* n_pieces;         // entries of `Pieces` that have been handed out
   uint32_t* order;            // [C, N] with too many pairs: rows of the camera's splats, nearest first, those not visible at the end
   uint32_t* first_slot;       // [rows] of a splat
   uint32_t* end_slot;         // [rows]
@@ -67,11 +70,26 @@ __host__ __device__ __forceinline__ int64_t bucket_number(uint32_t begin, int64_
 
 __device__ __forceinline__ bool too_many(const Pairs& p) { return p.counts[1] > p.capacity; }
 
+// What is left of a long list where its tile's block stops: an entry for what the block's pixels have seen, then one for each bucket behind.
+struct Piece {
+  uint32_t tile, bucket;  // of the first entry the last bucket that was walked
+  uint32_t n_left;        // of the first entry: buckets that have not been walked yet
+  uint32_t is_last;       // of the others: the block that walked it joins the tile's
+  uint32_t walked[kSubtiles];  // pairs of the bucket that each warp walked; of warps that saw nothing to begin with, undefined
+};
+
+// Lists of a tile's length less kFirstBuckets - 1 buckets, of those with more than kWholeList pairs: never more than capacity / 256 entries.
+struct Pieces {
+  Piece* list;    // [capacity / 256]
+  float* states;  // [capacity / 256, 1 + min(X, 4), 256] transmittance and colours
+};
+
 // One pass over the tiles: the channels of this pass, at most kSplatChannels.
 struct BlendPass {
   RasterizationBlendArgs<float> args;
   TileGrid grid;
   Pairs pairs;
+  Pieces pieces;
   int first_channel, n_channels;
 };
 
@@ -79,14 +97,22 @@ struct BlendPass {
 int64_t pairs_bytes(const RasterizationBlendArgs<float>& a, int64_t capacity, bool keep);
 Pairs pairs_in(uint8_t* memory, const RasterizationBlendArgs<float>& a, int64_t capacity, bool keep);
 
-// Finds the tiles of the splats, and lays the pairs out tile by tile, nearest first. Also writes a.statistics, pairs blended as 0.
-void find_pairs(const RasterizationBlendArgs<float>& a, const TileGrid& grid, const Pairs& pairs, Stream stream);
+// The same for pieces, which live while a pass is blended.
+int64_t pieces_bytes(const RasterizationBlendArgs<float>& a, int64_t capacity);
+Pieces pieces_in(uint8_t* memory, const RasterizationBlendArgs<float>& a, int64_t capacity);
+
+// Finds the tiles of the splats, and lays the pairs out tile by tile, nearest first. Also writes a.statistics, pairs blended as 0. Returns its
+// scratch memory, which has room for pieces and is free for them.
+uint8_t* find_pairs(const RasterizationBlendArgs<float>& a, const TileGrid& grid, const Pairs& pairs, Stream stream);
 
 // Its last step: sorts every tile's keys, and makes rows, slots and buckets of them; or `order`, when there are too many pairs.
 void sort_tile_lists(const RasterizationBlendArgs<float>& a, const TileGrid& grid, const Pairs& pairs, const PairKeys& keys, Stream stream);
 
 // Blends one pass. Checkpoints are written where `pairs.checkpoints` is not null, the image and statistics unless `only_checkpoints`.
 void blend_pass(const BlendPass& pass, bool only_checkpoints, Stream stream);
+
+// Its second half: what was left of long lists.
+void blend_rest(const BlendPass& pass, bool only_checkpoints, Stream stream);
 
 template <class F>
 void for_each_pass(BlendPass& pass, F&& f) {
