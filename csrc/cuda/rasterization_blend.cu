@@ -35,7 +35,7 @@ __device__ __forceinline__ void leave_rest(const BlendPass& p, const Pixel<C>& p
 }
 
 template <int C>
-__global__ void __launch_bounds__(kTilePixels, 4) blend_tiles(BlendPass p, bool only_checkpoints) {
+__global__ void __launch_bounds__(kTilePixels, C == 1 ? 3 : 4) blend_tiles(BlendPass p, bool only_checkpoints) {
   GAF_SHARED(Stage, stage);
   const TilePlace place(p.grid, middle_first(p.grid, blockIdx.x));
   const ThreadPixel at_pixel(p.grid, place);
