@@ -177,6 +177,9 @@ def test_a_blur_that_lies_in_memory_gives_the_numbers_bits(mode, dtype):
     assert not any(torch.equal(x, y) for x, y in zip(results[1], results[2], strict=True))
 
 
+OPCHECKS = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
+
+
 @pytest.mark.parametrize("eps2d_at", [None, torch.tensor(0.7)], ids=["number", "tensor"])
 def test_opcheck(eps2d_at):
     scene = cases.scene(n=9, cameras=2, sh_degree=1)
@@ -186,7 +189,10 @@ def test_opcheck(eps2d_at):
     torch.library.opcheck(torch.ops.gafcore.rasterization_project.default, (*gaussians, scene.Ks.float(), *options))
     s = project_op(*gaussians, scene.Ks.float(), *options)
     blending = (s[0], s[2], s[3], None, t["backgrounds"], scene.width, scene.height, 3)
-    torch.library.opcheck(torch.ops.gafcore.rasterization_blend.default, (*blending, True))
+    torch.library.opcheck(torch.ops.gafcore.rasterization_blend.default, (*blending, False))
+    # On a GPU what is kept has room that nobody writes, so that two calls' bytes differ there: all but their comparison.
+    checks = [name for name in OPCHECKS if name != "test_aot_dispatch_dynamic" or not s[0].is_cuda]
+    torch.library.opcheck(torch.ops.gafcore.rasterization_blend.default, (*blending, True), test_utils=checks)
     render, alphas, kept, _ = blend_op(*blending, True)
     back = (*blending, render, alphas, kept, torch.ones_like(render), torch.ones_like(alphas), True, True, False)
     torch.library.opcheck(torch.ops.gafcore.rasterization_blend_backward.default, back)
