@@ -107,12 +107,10 @@ __global__ void __launch_bounds__(kLongThreads) sort_long_lists(RasterizationBle
       __syncthreads();
       atomicAdd(&n_visible, write_splat_keys(a, grid, list, keys.keys));
       __syncthreads();
+      const uint32_t begin = uint32_t(list.first), end = begin + uint32_t(n_visible);
+      for (int64_t t = threadIdx.x; t < grid.n_tiles; t += kLongThreads) pairs.tile_range[tile + t] = {begin, end};
     }
     sort_list<kLongThreads>(*memory, keys, list.first, list.n, list.whole ? SortedTo{pairs.order, nullptr} : SortedTo{pairs.rows, pairs.slots});
-    if (!list.whole) continue;
-    const uint32_t begin = uint32_t(list.first), end = begin + uint32_t(n_visible);
-    for (int64_t t = threadIdx.x; t < grid.n_tiles; t += kLongThreads) pairs.tile_range[tile + t] = {begin, end};
-    __syncthreads();
   }
 }
 
