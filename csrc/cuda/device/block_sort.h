@@ -257,12 +257,16 @@ struct KeyBins {
 
 // All threads of the block must call.
 template <int kBlock>
-__device__ __forceinline__ KeyBins find_bins(SortMemory<kBlock>& memory, const uint64_t (&keys)[kBinKeys], int mine) {
+__device__ __forceinline__ KeyBins find_bins(SortMemory<kBlock>& memory, const uint64_t (&keys)[kBinKeys], int n, int mine) {
   constexpr int kWarps = kBlock / kWarp;
   uint32_t low = ~uint32_t(0), high = 0;
 #pragma unroll
-  for (int k = 0; k < kBinKeys; ++k) {
-    if (k < mine) low = min(low, uint32_t(keys[k] >> 32)), high = max(high, uint32_t(keys[k] >> 32));
+  for (int done = 0; done < kBinKeys; done += kBinAtOnce) {
+    if (done > 0 && done * kBlock >= n) break;
+#pragma unroll
+    for (int k = done; k < done + kBinAtOnce; ++k) {
+      if (k < mine) low = min(low, uint32_t(keys[k] >> 32)), high = max(high, uint32_t(keys[k] >> 32));
+    }
   }
   low = __reduce_min_sync(kFullMask, low);
   high = __reduce_max_sync(kFullMask, high);
@@ -303,11 +307,11 @@ __device__ __forceinline__ bool sort_by_bins(SortMemory<kBlock>& memory, const u
   static_assert(kBinMost<kBlock> <= 1 << 16 && kSortBins<kBlock> <= 1 << 16);
   const int mine = keys_of_thread<kBlock>(n);
   reinterpret_cast<int4*>(memory.bins)[threadIdx.x] = {0, 0, 0, 0};
-  const KeyBins bin_of = find_bins(memory, keys, mine);
+  const KeyBins bin_of = find_bins(memory, keys, n, mine);
   uint32_t at[kBinKeys];  // bin, and above it the number in the bin
 #pragma unroll
   for (int done = 0; done < kBinKeys; done += kBinAtOnce) {
-    if (done * kBlock >= n) break;
+    if (done > 0 && done * kBlock >= n) break;
 #pragma unroll
     for (int k = done; k < done + kBinAtOnce; ++k) at[k] = k < mine ? uint32_t(bin_of(keys[k])) : threadIdx.x;
 #pragma unroll
@@ -319,7 +323,7 @@ __device__ __forceinline__ bool sort_by_bins(SortMemory<kBlock>& memory, const u
   if (number_bins(memory, n)) return false;
 #pragma unroll
   for (int done = 0; done < kBinKeys; done += kBinAtOnce) {
-    if (done * kBlock >= n) break;
+    if (done > 0 && done * kBlock >= n) break;
     int place[kBinAtOnce];
 #pragma unroll
     for (int k = 0; k < kBinAtOnce; ++k) place[k] = memory.bins[at[done + k] & 0xffff] + int(at[done + k] >> 16);
@@ -365,7 +369,11 @@ __device__ __forceinline__ bool try_bins(SortMemory<kBlock>& memory, int n, Load
   const int mine = keys_of_thread<kBlock>(n);
   uint64_t keys[kBinKeys];
 #pragma unroll
-  for (int k = 0; k < kBinKeys; ++k) keys[k] = k < mine ? load(int(threadIdx.x) + k * kBlock) : kLastKey;
+  for (int done = 0; done < kBinKeys; done += kBinAtOnce) {
+    if (done > 0 && done * kBlock >= n) break;
+#pragma unroll
+    for (int k = done; k < done + kBinAtOnce; ++k) keys[k] = k < mine ? load(int(threadIdx.x) + k * kBlock) : kLastKey;
+  }
   bool sorted = true;
   if (n <= kFewKeys) {
     sort_few(memory.keys, keys[0], n, out);
