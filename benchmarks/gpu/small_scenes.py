@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import product
 from unittest.mock import patch
 
 import torch
@@ -18,7 +19,7 @@ from tests.cases.rasterization import Scene, column, scene, scenes
 from tests.cases.skinning import skinning_cases
 
 DEVICE = "cuda"
-COLUMNS = (700, 3000, 5000)  # lists for small blocks, for large ones, and for more than those hold
+COLUMNS = (700, 3000, 9000)  # lists for small blocks, for large ones, and for more than those hold
 
 
 def moved(inputs: Iterable[object]) -> list:
@@ -73,10 +74,11 @@ def options_of_frames() -> None:
 
 
 def columns() -> None:
-    for n in COLUMNS:
-        tensors, Ks, _ = column(n, 3)
-        tensors = {k: v.to(DEVICE).requires_grad_() for k, v in tensors.items()}
-        rasterization(*tensors.values(), Ks.to(DEVICE), 1, 1)[0].sum().backward()
+    for n, depths in product(COLUMNS, ("ulps", "spread")):  # with too many keys in a bin, and without
+        made = column(n, 3, depths).to(DEVICE)
+        for v in made.tensors.values():
+            v.requires_grad_()
+        made.draw(rasterization)[0].sum().backward()
 
 
 def without_room() -> None:

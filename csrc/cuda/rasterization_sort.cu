@@ -51,26 +51,30 @@ __device__ __forceinline__ int write_splat_keys(const RasterizationBlendArgs<flo
   return n_visible;
 }
 
-// Sorts a list, and writes it as rows and slots, or as its camera's order. All threads of the block must call.
+// Where a sorted list goes: its numbers as slots, and the rows that they belong to; where slots is null, the numbers are rows.
+struct SortedTo {
+  uint32_t *rows, *slots;
+};
+
+// All threads of the block must call.
 template <int kBlock>
-__device__ __forceinline__ void sort_list(SortMemory<kBlock>& memory, const Pairs& pairs, const PairKeys& keys, const SortedList& list) {
-  uint64_t* const given = keys.keys + list.first;
+__device__ __forceinline__ void sort_list(SortMemory<kBlock>& memory, const PairKeys& keys, int64_t first, int n, const SortedTo& to) {
+  uint64_t* const given = keys.keys + first;
   const auto out = [&]<int N>(const int (&places)[N], const uint64_t (&sorted)[N]) {
     uint32_t rows[N];
 #pragma unroll
     for (int k = 0; k < N; ++k) {  // before anything is written: one wait for all
       rows[k] = uint32_t(sorted[k]);
-      if (!list.whole && pairs.slots && places[k] >= 0) rows[k] = keys.rows_by_slot[rows[k]];
+      if (to.slots && places[k] >= 0) rows[k] = keys.rows_by_slot[rows[k]];
     }
-    uint32_t* const to = (list.whole ? pairs.order : pairs.rows) + list.first;
 #pragma unroll
     for (int k = 0; k < N; ++k) {
       if (places[k] < 0) continue;
-      to[places[k]] = rows[k];
-      if (!list.whole && pairs.slots) pairs.slots[list.first + places[k]] = uint32_t(sorted[k]);
+      to.rows[first + places[k]] = rows[k];
+      if (to.slots) to.slots[first + places[k]] = uint32_t(sorted[k]);
     }
   };
-  sort_keys<kBlock>(memory, list.n, [&](int i) { return given[i]; }, SortRoom{given, keys.more + list.first}, out);
+  sort_keys<kBlock>(memory, n, [&](int i) { return given[i]; }, SortRoom{given, keys.more + first}, out);
 }
 
 // n_large: of the large blocks that run at once.
@@ -83,7 +87,7 @@ __global__ void __launch_bounds__(kShortThreads, 5) sort_lists(RasterizationBlen
   if (pairs.slots && !list.whole) write_buckets(pairs, tile, list.first, list.first + list.n);
   if (list.n == 0) return;
   if (!is_left) {
-    sort_list<kShortThreads>(memory, pairs, keys, {list.camera, list.first, list.n, false});  // known, so that no code for the others is made
+    sort_list<kShortThreads>(memory, keys, list.first, list.n, {pairs.rows, pairs.slots});
   } else if (threadIdx.x == 0) {
     keys.long_lists[atomicAdd(pairs.n_long + 1, 1u)] = uint32_t(tile);
   }
@@ -103,12 +107,10 @@ __global__ void __launch_bounds__(kLongThreads) sort_long_lists(RasterizationBle
       __syncthreads();
       atomicAdd(&n_visible, write_splat_keys(a, grid, list, keys.keys));
       __syncthreads();
+      const uint32_t begin = uint32_t(list.first), end = begin + uint32_t(n_visible);
+      for (int64_t t = threadIdx.x; t < grid.n_tiles; t += kLongThreads) pairs.tile_range[tile + t] = {begin, end};
     }
-    sort_list<kLongThreads>(*memory, pairs, keys, list);
-    if (!list.whole) continue;
-    const uint32_t begin = uint32_t(list.first), end = begin + uint32_t(n_visible);
-    for (int64_t t = threadIdx.x; t < grid.n_tiles; t += kLongThreads) pairs.tile_range[tile + t] = {begin, end};
-    __syncthreads();
+    sort_list<kLongThreads>(*memory, keys, list.first, list.n, list.whole ? SortedTo{pairs.order, nullptr} : SortedTo{pairs.rows, pairs.slots});
   }
 }
 

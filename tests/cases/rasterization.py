@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -112,32 +114,80 @@ def gradient_scenes() -> list[Scene]:
     return [*out, scene("per_camera", per_camera=True, **small), scene("plain", channels=2, **small)]
 
 
-COLUMN_OPACITY = 0.004  # so little that 2,300 splats are seen before it is dark
+COLUMN_OPACITY = 0.004  # so little that 2,300 splats of a pixel are seen before it is dark
+COLUMN_DEPTHS = ("ulps", "spread", "clusters", "crowd", "equal")
 
 
-def column(n: int, cameras: int) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Splats behind the one pixel of each camera, some equally far, most one unit in the last place apart: float32 arguments of
-    `rasterization`, their Ks, and how many splats lie in front of each [C, N]. Of equally far ones the first is in front."""
+class Column(NamedTuple):
+    """Float32 arguments of `rasterization` for images of at most one tile of 16x16 pixels, whose list has every visible splat."""
+
+    tensors: dict[str, Tensor]
+    Ks: Tensor
+    width: int
+    height: int
+    ranks: Tensor  # [C, N] how many splats of the same pixel lie in front of each; -1: not visible
+
+    def draw(self, rasterization: Callable) -> tuple:
+        """What `rasterization` returns of it."""
+        return rasterization(*self.tensors.values(), self.Ks, self.width, self.height)
+
+    def to(self, device: str) -> Column:
+        return self._replace(tensors={k: v.to(device) for k, v in self.tensors.items()}, Ks=self.Ks.to(device))
+
+
+def column_units(n: int, cameras: int, depths: str) -> Tensor:
+    """Distances beyond 1 m in units in its last place, of which 2**23 are an octave."""
     g = torch.Generator().manual_seed(n)
+    if depths == "equal":
+        return torch.zeros(cameras, n, dtype=torch.int32)
     units = torch.randint(0, 1 + n // 2, (cameras, n), generator=g, dtype=torch.int32)
-    units[:, ::7] += 1 << 24  # in other octaves
-    z = (units + 0x3F800000).view(torch.float32)  # 1 m and more
+    if depths == "ulps":
+        units[:, ::7] += 1 << 24
+        return units
+    units *= (1 << 23) // max(1, n // 2)
+    if depths == "clusters":  # each a thirty-second of the distance between them
+        units //= 8
+        units[:, ::2] += 1 << 25
+    if depths == "crowd":
+        units[:, ::3] = 1 << 22
+    return units
+
+
+def column(n: int, cameras: int, depths: str = "ulps", hidden: int = 0) -> Column:
+    """Splats behind few pixels of one tile, so that each is seen, and neighbours in depth mostly share a pixel. Of equally far ones the first is in
+    front. `hidden`: splats behind the camera, given before the others.
+
+    depths: ulps (most a unit in the last place apart, some in other octaves, some equal), spread (evenly over an octave, some equal), clusters
+    (two, far apart), crowd (spread, and a third equal), equal (all).
+    """
+    units = column_units(n, cameras, depths)
+    z = (units + 0x3F800000).view(torch.float32)
+    n_pixels = max(1, -(-n // 1500))
+    width = min(n_pixels, 16)
+    rank = torch.empty(cameras, n, dtype=torch.long)
+    rank.scatter_(1, units.long().argsort(dim=1, stable=True), torch.arange(n).expand(cameras, n))
+    run, pixel = rank // 32 // n_pixels, rank // 32 % n_pixels  # runs of 32 neighbours take turns
+    means = torch.stack([pixel % width / 40 * z, pixel // width / 40 * z, z], -1)
+    means = torch.cat([torch.tensor([0.0, 0, -1]).expand(cameras, hidden, 3), means], 1)
+    ranks = torch.cat([torch.full((cameras, hidden), -1), 32 * run + rank % 32], 1)
     tensors = {
-        "means": torch.stack([torch.zeros_like(z), torch.zeros_like(z), z], -1),
-        "quats": torch.tensor([1.0, 0, 0, 0]).repeat(cameras, n, 1),
-        "scales": (0.1 * z)[..., None].repeat(1, 1, 3),
-        "opacities": torch.full((cameras, n), COLUMN_OPACITY),
-        "colors": torch.zeros(cameras, n, 1),
+        "means": means,
+        "quats": torch.tensor([1.0, 0, 0, 0]).repeat(cameras, n + hidden, 1),
+        "scales": (0.01 * means[..., 2:].abs()).repeat(1, 1, 3),
+        "opacities": torch.full((cameras, n + hidden), COLUMN_OPACITY),
+        "colors": torch.zeros(cameras, n + hidden, 1),
         "viewmats": torch.eye(4).repeat(cameras, 1, 1),
     }
-    ranks = torch.empty(cameras, n, dtype=torch.long)
-    ranks.scatter_(1, units.long().argsort(dim=1, stable=True), torch.arange(n).expand(cameras, n))
-    return tensors, torch.tensor([[40.0, 0, 0.5], [0, 40, 0.5], [0, 0, 1]]).repeat(cameras, 1, 1), ranks
+    Ks = torch.tensor([[40.0, 0, 0.5], [0, 40, 0.5], [0, 0, 1]]).repeat(cameras, 1, 1)
+    return Column(tensors, Ks, width, -(-n_pixels // width), ranks)
 
 
-def column_ranks(v_colors: Tensor) -> Tensor:
-    """The ranks that a column's splats had, of the gradient of the image's sum by the colours: it is opacity (1 - opacity)^rank."""
-    return torch.log(v_colors[..., 0].double() / COLUMN_OPACITY) / np.log1p(-COLUMN_OPACITY)
+def assert_column_order(columns: Column, v_colors: Tensor) -> None:
+    """v_colors: gradient of the image's sum by the colours, which is opacity (1 - opacity)^rank."""
+    seen, v_colors = columns.ranks >= 0, v_colors[..., 0].double()
+    ranks = torch.log(v_colors[seen] / COLUMN_OPACITY) / np.log1p(-COLUMN_OPACITY)
+    assert (ranks - columns.ranks[seen]).abs().max() < 0.1
+    assert (v_colors[~seen] == 0).all()
 
 
 RESOLUTIONS = {"256x256": (256, 256, 640.0), "512x512": (512, 512, 1280.0), "802x550": (802, 550, 2005.0)}  # height, width, focal length

@@ -168,34 +168,47 @@ def test_more_pairs_than_room_give_the_same_image_and_gradients(scene, monkeypat
     assert kind["n_pairs"] > kind["capacity"] == 64
 
 
-def assert_ranks(n: int, cameras: int, order: str) -> None:
-    tensors, Ks, ranks = cases.column(n, cameras)
-    tensors["colors"].requires_grad_()
+def assert_ranks(n: int, cameras: int, order: str, depths: str = "ulps", hidden: int = 0) -> None:
+    column = cases.column(n, cameras, depths, hidden)
+    colors = column.tensors["colors"].requires_grad_()
     with emulated(order, n):
-        image, _, meta = rasterization(*tensors.values(), Ks, 1, 1)
+        image, _, meta = column.draw(rasterization)
         image.sum().backward()
     assert meta["n_pairs"] == meta["n_visible"] == cameras * n
-    seen = ranks < 2000  # what lies behind is dark
-    assert (cases.column_ranks(tensors["colors"].grad) - ranks)[seen].abs().max() < 0.1
+    cases.assert_column_order(column, colors.grad)
 
 
-# Up to 64 keys are one run of a warp, 512 and 1024 the two sizes that a small block sorts in shared memory, 4096 what a large one does.
-@pytest.mark.parametrize("n", [1, 2, 33, 65, 1030] if SMALL else [1, 2, 31, 33, 64, 65, 200, 511, 513, 700, 1024, 1025, 2048, 4096, 4200])
-def test_lists_of_any_length_are_sorted_by_depth_then_row(n):
-    assert_ranks(n, cameras=2 if n < 1024 else 1, order="random")
+# Up to 64 keys need no bins. Of depths in "ulps" and "equal" a bin has more than 128 keys, and so has one of a "crowd": then 512 and 1024 are the two
+# sizes that a small block sorts in shared memory, 2048 and 4096 those of a large one. With bins they hold 2048 and 8192.
+LENGTHS = {
+    "ulps": [1, 2, 31, 33, 64, 65, 128, 200, 511, 513, 700, 1024, 1025, 2048, 2049, 4096, 4097, 8200],
+    "spread": [2, 33, 64, 65, 128, 129, 256, 257, 700, 1024, 1025, 2048, 2049, 4096, 4097, 8192, 8193],
+    "clusters": [65, 300, 1024, 1025, 2048, 4096, 4097, 8193],
+    "crowd": [128, 300, 1000, 2048, 4097, 8193],
+    "equal": [64, 65, 128, 129, 1025, 2049],
+}
+if SMALL:
+    LENGTHS = {"ulps": [1, 2, 33, 65, 1030], "spread": [65, 300, 1030, 2050], "clusters": [300], "equal": [100, 130]}
 
 
-def test_more_long_lists_than_large_blocks_run_at_once_stay_with_small_ones():
-    """The emulated card has four multiprocessors; 2,200 are two rounds of three pieces."""
-    assert_ranks(1030 if SMALL else 2200, cameras=5, order="random")
+@pytest.mark.parametrize(("depths", "n"), [(depths, n) for depths, lengths in LENGTHS.items() for n in lengths])
+def test_lists_of_any_length_are_sorted_by_depth_then_row(depths, n):
+    assert_ranks(n, cameras=2 if n < 1024 else 1, order="random", depths=depths)
 
 
-@pytest.mark.parametrize("n", [40, 1030] if SMALL else [16, 40, 2200])
-def test_without_room_each_camera_has_its_splats_by_depth_then_row(n, monkeypatch):
+@pytest.mark.parametrize("depths", ["spread", "ulps"][SMALL:])
+def test_more_long_lists_than_large_blocks_run_at_once_stay_with_small_ones(depths):
+    """The emulated card has four multiprocessors; 5,000 are three pieces with bins, and five without: two or three rounds."""
+    assert_ranks(2100 if SMALL else 5000, cameras=5, order="random", depths=depths)
+
+
+@pytest.mark.parametrize("hidden", [0, 500])
+@pytest.mark.parametrize("n", [40, 1030] if SMALL else [16, 40, 2200, 9000])
+def test_without_room_each_camera_has_its_splats_by_depth_then_row(n, hidden, monkeypatch):
     monkeypatch.setattr(pair_room, "PairRoom", NoRoom)
     monkeypatch.setattr(pair_room, "STEP", 16)
     monkeypatch.setattr(NoRoom, "CAPACITY", 16)
-    assert_ranks(n, cameras=3 if n < 1024 else 2, order="lifo")
+    assert_ranks(n, cameras=3 if n < 1024 else 2, order="lifo", depths="spread", hidden=hidden)
 
 
 @large

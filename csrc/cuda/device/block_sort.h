@@ -18,7 +18,8 @@
 namespace gaf::cuda {
 
 constexpr int kBinKeys = 8;      // of a thread that sorts by bins
-constexpr int kSortKeys = 4;     // of a thread that merges, and keys that it reads and writes together, so that it waits once
+constexpr int kBinAtOnce = 2;     // of these: what it looks up together, so that it waits once; a block skips what nobody has
+constexpr int kSortKeys = 4;     // of a thread that merges
 constexpr int kSortBanks = 16;   // of keys where runs are merged; after as many one is left out, so that threads several keys apart meet different banks
 constexpr int kFewKeys = 64;     // that find their places without bins
 constexpr int kFullBin = 128;    // keys: with more to compare each of them with, merging takes less time
@@ -256,12 +257,16 @@ struct KeyBins {
 
 // All threads of the block must call.
 template <int kBlock>
-__device__ __forceinline__ KeyBins find_bins(SortMemory<kBlock>& memory, const uint64_t (&keys)[kBinKeys], int mine) {
+__device__ __forceinline__ KeyBins find_bins(SortMemory<kBlock>& memory, const uint64_t (&keys)[kBinKeys], int n, int mine) {
   constexpr int kWarps = kBlock / kWarp;
   uint32_t low = ~uint32_t(0), high = 0;
 #pragma unroll
-  for (int k = 0; k < kBinKeys; ++k) {
-    if (k < mine) low = min(low, uint32_t(keys[k] >> 32)), high = max(high, uint32_t(keys[k] >> 32));
+  for (int done = 0; done < kBinKeys; done += kBinAtOnce) {
+    if (done > 0 && done * kBlock >= n) break;
+#pragma unroll
+    for (int k = done; k < done + kBinAtOnce; ++k) {
+      if (k < mine) low = min(low, uint32_t(keys[k] >> 32)), high = max(high, uint32_t(keys[k] >> 32));
+    }
   }
   low = __reduce_min_sync(kFullMask, low);
   high = __reduce_max_sync(kFullMask, high);
@@ -302,43 +307,43 @@ __device__ __forceinline__ bool sort_by_bins(SortMemory<kBlock>& memory, const u
   static_assert(kBinMost<kBlock> <= 1 << 16 && kSortBins<kBlock> <= 1 << 16);
   const int mine = keys_of_thread<kBlock>(n);
   reinterpret_cast<int4*>(memory.bins)[threadIdx.x] = {0, 0, 0, 0};
-  const KeyBins bin_of = find_bins(memory, keys, mine);
+  const KeyBins bin_of = find_bins(memory, keys, n, mine);
   uint32_t at[kBinKeys];  // bin, and above it the number in the bin
 #pragma unroll
-  for (int done = 0; done < kBinKeys; done += kSortKeys) {
-    if (done * kBlock >= n) break;
+  for (int done = 0; done < kBinKeys; done += kBinAtOnce) {
+    if (done > 0 && done * kBlock >= n) break;
 #pragma unroll
-    for (int k = done; k < done + kSortKeys; ++k) at[k] = k < mine ? uint32_t(bin_of(keys[k])) : threadIdx.x;
+    for (int k = done; k < done + kBinAtOnce; ++k) at[k] = k < mine ? uint32_t(bin_of(keys[k])) : threadIdx.x;
 #pragma unroll
-    for (int k = done; k < done + kSortKeys; ++k) {  // without a branch, in which each would be waited for
+    for (int k = done; k < done + kBinAtOnce; ++k) {  // without a branch, in which each would be waited for
       at[k] |= uint32_t(atomicAdd(&memory.bins[at[k]], k < mine ? 1 : 0)) << 16;
     }
   }
   __syncthreads();
   if (number_bins(memory, n)) return false;
 #pragma unroll
-  for (int done = 0; done < kBinKeys; done += kSortKeys) {
-    if (done * kBlock >= n) break;
-    int place[kSortKeys];
+  for (int done = 0; done < kBinKeys; done += kBinAtOnce) {
+    if (done > 0 && done * kBlock >= n) break;
+    int place[kBinAtOnce];
 #pragma unroll
-    for (int k = 0; k < kSortKeys; ++k) place[k] = memory.bins[at[done + k] & 0xffff] + int(at[done + k] >> 16);
+    for (int k = 0; k < kBinAtOnce; ++k) place[k] = memory.bins[at[done + k] & 0xffff] + int(at[done + k] >> 16);
 #pragma unroll
-    for (int k = 0; k < kSortKeys; ++k) {
+    for (int k = 0; k < kBinAtOnce; ++k) {
       if (done + k < mine) memory.keys[place[k]] = keys[done + k];
     }
   }
   if (int(threadIdx.x) < kFullBin) memory.keys[n + int(threadIdx.x)] = kLastKey;
   __syncthreads();
 #pragma unroll 1
-  for (int done = 0; done < mine; done += kSortKeys) {
+  for (int done = 0; done < mine; done += kBinAtOnce) {
     const uint64_t* const given = memory.keys + int(threadIdx.x) + done * kBlock;
-    const uint64_t* members[kSortKeys];
-    int places[kSortKeys], most = 0;
-    uint64_t key[kSortKeys];
+    const uint64_t* members[kBinAtOnce];
+    int places[kBinAtOnce], most = 0;
+    uint64_t key[kBinAtOnce];
 #pragma unroll
-    for (int k = 0; k < kSortKeys; ++k) key[k] = done + k < mine ? given[k * kBlock] : kLastKey;
+    for (int k = 0; k < kBinAtOnce; ++k) key[k] = done + k < mine ? given[k * kBlock] : kLastKey;
 #pragma unroll
-    for (int k = 0; k < kSortKeys; ++k) {
+    for (int k = 0; k < kBinAtOnce; ++k) {
       const int bin = bin_of(key[k]), begin = memory.bins[bin], count = memory.bins[bin + 1] - begin;
       members[k] = memory.keys + begin;
       places[k] = begin;
@@ -347,10 +352,10 @@ __device__ __forceinline__ bool sort_by_bins(SortMemory<kBlock>& memory, const u
 #pragma unroll 2
     for (int i = 0; i < most; ++i) {  // what follows a bin, of this list or kLastKey, is not lower
 #pragma unroll
-      for (int k = 0; k < kSortKeys; ++k) places[k] += members[k][i] < key[k];
+      for (int k = 0; k < kBinAtOnce; ++k) places[k] += members[k][i] < key[k];
     }
 #pragma unroll
-    for (int k = 0; k < kSortKeys; ++k) {
+    for (int k = 0; k < kBinAtOnce; ++k) {
       if (done + k >= mine) places[k] = -1;
     }
     out(places, key);
@@ -364,7 +369,11 @@ __device__ __forceinline__ bool try_bins(SortMemory<kBlock>& memory, int n, Load
   const int mine = keys_of_thread<kBlock>(n);
   uint64_t keys[kBinKeys];
 #pragma unroll
-  for (int k = 0; k < kBinKeys; ++k) keys[k] = k < mine ? load(int(threadIdx.x) + k * kBlock) : kLastKey;
+  for (int done = 0; done < kBinKeys; done += kBinAtOnce) {
+    if (done > 0 && done * kBlock >= n) break;
+#pragma unroll
+    for (int k = done; k < done + kBinAtOnce; ++k) keys[k] = k < mine ? load(int(threadIdx.x) + k * kBlock) : kLastKey;
+  }
   bool sorted = true;
   if (n <= kFewKeys) {
     sort_few(memory.keys, keys[0], n, out);
