@@ -13,6 +13,9 @@ constexpr int kSubtiles = kSubtilesAcross * (kTile / kSubtileY);  // warps of a 
 constexpr int kTilePixels = kTile * kTile;
 constexpr int kBucket = 256;       // pairs between two checkpoints: what a block of backward works on
 constexpr int kShortList = 1024;   // pairs of a tile that a small block sorts in its shared memory
+constexpr int kFirstBuckets = 2;   // of a list that is cut: those that the tile's own block walks. With 3 a chain is longer, with 1 more is walked in vain
+constexpr int kUncut = (kFirstBuckets + 1) * kBucket;  // pairs of the longest list that is not cut: a piece is done no sooner than its last bucket
+static_assert(kFirstBuckets >= 2, "pieces have entries for capacity / 256 buckets, and a list may have that and one more");
 constexpr const char* kBlendFwd = "rasterization_blend_fwd";  // what its kernels' failures are reported as
 
 struct TileGrid {
@@ -40,6 +43,7 @@ struct Pairs {
   int64_t capacity;
   int64_t* counts;            // [2] visible splats, pairs
   uint32_t* n_long;           // [2] lists of more than kShortList pairs; of these, those that wait for a large block to sort them
+  uint32_t* n_pieces;         // entries of `Pieces` that have been handed out
   uint32_t* order;            // [C, N] with too many pairs: rows of the camera's splats, nearest first, those not visible at the end
   uint32_t* first_slot;       // [rows] of a splat
   uint32_t* end_slot;         // [rows]
@@ -67,11 +71,26 @@ __host__ __device__ __forceinline__ int64_t bucket_number(uint32_t begin, int64_
 
 __device__ __forceinline__ bool too_many(const Pairs& p) { return p.counts[1] > p.capacity; }
 
+// What is left of a long list where its tile's block stops: an entry for what the block's pixels have seen, then one for each bucket behind.
+struct Piece {
+  uint32_t tile, bucket;  // of the first entry the last bucket that was walked
+  uint32_t n_left;        // of the first entry: buckets that have not been walked yet
+  uint32_t is_last;       // of the others: the block that walked it joins the tile's
+  uint32_t walked[kSubtiles];  // pairs of the bucket that each warp walked; of warps that saw nothing to begin with, undefined
+};
+
+// A cut list of n pairs has ceil(n / 256) - kFirstBuckets + 1 entries, all lists together no more than capacity / 256.
+struct Pieces {
+  Piece* list;    // [capacity / 256]
+  float* states;  // [capacity / 256, 1 + min(X, 4), 256] transmittance and colours
+};
+
 // One pass over the tiles: the channels of this pass, at most kSplatChannels.
 struct BlendPass {
   RasterizationBlendArgs<float> args;
   TileGrid grid;
   Pairs pairs;
+  Pieces pieces;
   int first_channel, n_channels;
 };
 
@@ -79,14 +98,22 @@ struct BlendPass {
 int64_t pairs_bytes(const RasterizationBlendArgs<float>& a, int64_t capacity, bool keep);
 Pairs pairs_in(uint8_t* memory, const RasterizationBlendArgs<float>& a, int64_t capacity, bool keep);
 
-// Finds the tiles of the splats, and lays the pairs out tile by tile, nearest first. Also writes a.statistics, pairs blended as 0.
-void find_pairs(const RasterizationBlendArgs<float>& a, const TileGrid& grid, const Pairs& pairs, Stream stream);
+// The same for pieces, which live while a pass is blended.
+int64_t pieces_bytes(const RasterizationBlendArgs<float>& a, int64_t capacity);
+Pieces pieces_in(uint8_t* memory, const RasterizationBlendArgs<float>& a, int64_t capacity);
+
+// Finds the tiles of the splats, and lays the pairs out tile by tile, nearest first. Also writes a.statistics, pairs blended as 0. Returns its
+// scratch memory, which has room for pieces and is free for them.
+uint8_t* find_pairs(const RasterizationBlendArgs<float>& a, const TileGrid& grid, const Pairs& pairs, Stream stream);
 
 // Its last step: sorts every tile's keys, and makes rows, slots and buckets of them; or `order`, when there are too many pairs.
 void sort_tile_lists(const RasterizationBlendArgs<float>& a, const TileGrid& grid, const Pairs& pairs, const PairKeys& keys, Stream stream);
 
 // Blends one pass. Checkpoints are written where `pairs.checkpoints` is not null, the image and statistics unless `only_checkpoints`.
 void blend_pass(const BlendPass& pass, bool only_checkpoints, Stream stream);
+
+// Its second half: what was left of long lists.
+void blend_rest(const BlendPass& pass, bool only_checkpoints, Stream stream);
 
 template <class F>
 void for_each_pass(BlendPass& pass, F&& f) {

@@ -1,73 +1,12 @@
 // Tiles, front to back: a block is a tile, a thread a pixel. Splats are staged in shared memory 256 at a time; each warp then walks those that
-// touch its own 8x4 pixels.
+// touch its own 8x4 pixels. Of a long list it leaves what lies behind the second stage to rasterization_pieces.cu, where something is still seen.
 #include <stdexcept>
 #include <string>
 
-#include "device/tile_splats.h"
-#include "math/blend.h"
-#include "rasterization.h"
+#include "rasterization_pixel.h"
 
 namespace gaf::cuda {
 namespace {
-
-constexpr int kTogether = 2;  // splats that a pixel looks at before they take their turns; four were slower
-
-// What this thread's pixel has seen so far.
-template <int C>
-struct Pixel {
-  float transmittance, sum[C];
-};
-
-template <int C>
-__device__ __forceinline__ void write_checkpoint(const BlendPass& p, const TileList& list, uint32_t at, const Pixel<C>& pixel) {
-  const int64_t bucket = bucket_number(list.begin, (at - list.begin) / kBucket);
-  const int planes = 1 + int(p.args.n_channels < kSplatChannels ? p.args.n_channels : kSplatChannels);
-  float* out = p.pairs.checkpoints + bucket * planes * kTilePixels + threadIdx.x;
-  out[0] = pixel.transmittance;
-#pragma unroll
-  for (int c = 0; c < C; ++c) out[(1 + c) * kTilePixels] = pixel.sum[c];
-}
-
-template <int C>
-__device__ __forceinline__ void write_pixel(const BlendPass& p, int camera, int64_t number, const Pixel<C>& pixel) {
-  const RasterizationBlendArgs<float>& a = p.args;
-  float* out = a.render + number * a.n_channels + p.first_channel;
-#pragma unroll
-  for (int c = 0; c < C; ++c) {
-    const float background = a.backgrounds ? a.backgrounds[camera * a.n_channels + p.first_channel + c] : 0.f;
-    out[c] = fma_(pixel.transmittance, background, pixel.sum[c]);
-  }
-  if (p.first_channel == 0) a.alphas[number] = 1 - pixel.transmittance;
-}
-
-// Passes a pixel on through the next splats of `todo`, and takes those away. Alphas do not depend on what lies before, so that they are found
-// together: the frame waits for the tile with the longest list, that tile for one warp, and a warp for its loads.
-template <int C>
-__device__ __forceinline__ void walk_together(const float4* splats, unsigned& todo, float x, float y, Pixel<C>& pixel) {
-  const float4* splat[kTogether];
-  float alpha[kTogether];
-#pragma unroll
-  for (int k = 0; k < kTogether; ++k) {
-    const bool is_one = k == 0 || todo != 0;
-    splat[k] = is_one ? splats + 3 * (__ffs(int(todo)) - 1) : splat[0];
-    const float2 origin = *reinterpret_cast<const float2*>(splat[k] + 1);
-    float u, v;
-    const float power = splat_power(splat[k][0], origin, x, y, u, v);
-    alpha[k] = is_one ? blend_weight(power, 1.f) : 0.f;
-    todo &= todo - 1;
-  }
-#pragma unroll
-  for (int k = 0; k < kTogether; ++k) {
-    const float2 two = reinterpret_cast<const float2*>(splat[k] + 1)[1];
-    const float weight = alpha[k] * pixel.transmittance;
-    pixel.transmittance -= weight;
-#pragma unroll
-    for (int c = 0; c < C; ++c) {
-      const float color = c == 0 ? two.x : c == 1 ? two.y : c == 2 ? splat[k][2].x : splat[k][2].y;
-      pixel.sum[c] = fma_(weight, color, pixel.sum[c]);
-    }
-  }
-}
 
 // The tile of a block: a camera's rows of tiles from the middle outwards. What is drawn mostly fills the middle, and where the longest lists come
 // last, the multiprocessors wait for a few of them.
@@ -77,6 +16,24 @@ __device__ __forceinline__ int64_t middle_first(const TileGrid& grid, int64_t bl
   return block - t + int64_t(y) * grid.tiles_x + t % grid.tiles_x;
 }
 
+// Hands what lies behind `pixel` on. The block must be done with `first`, which is in shared memory. Tile and list are found again: kept for this,
+// they would cost the loop over pairs its uniform registers.
+template <int C>
+__device__ __forceinline__ void leave_rest(const BlendPass& p, const Pixel<C>& pixel, uint32_t& first) {
+  const int64_t tile = middle_first(p.grid, blockIdx.x);
+  const TileList list(p.pairs, tile);
+  const uint32_t n = 1 + n_buckets(list) - kFirstBuckets;
+  if (threadIdx.x == 0) first = atomicAdd(p.pairs.n_pieces, n);
+  __syncthreads();
+  write_state(p, first, pixel);
+  for (uint32_t i = threadIdx.x; i < n; i += kTilePixels) {
+    Piece& piece = p.pieces.list[first + i];
+    piece.tile = uint32_t(tile);
+    piece.bucket = kFirstBuckets - 1 + i;
+    piece.n_left = n - 1;
+  }
+}
+
 template <int C>
 __global__ void __launch_bounds__(kTilePixels) blend_tiles(BlendPass p, bool only_checkpoints) {
   GAF_SHARED(float4, splats, [3 * kBucket]);  // shape; origin and two colours; two colours
@@ -84,25 +41,18 @@ __global__ void __launch_bounds__(kTilePixels) blend_tiles(BlendPass p, bool onl
   const TilePlace place(p.grid, middle_first(p.grid, blockIdx.x));
   const ThreadPixel at_pixel(p.grid, place);
   const TileList list(p.pairs, place.tile);
+  const uint32_t end = first_end(list);
   const float x = float(at_pixel.x) + 0.5f, y = float(at_pixel.y) + 0.5f;
   const bool keep = p.pairs.slots && !list.whole, checkpoints = keep && p.pairs.checkpoints;
   Pixel<C> pixel = {};
   pixel.transmittance = at_pixel.inside ? 1.f : 0.f;  // pixels outside the image never keep a warp going
   bool alive = __any_sync(kFullMask, at_pixel.inside);
   uint32_t walked = alive ? list.end - list.begin : 0, at = list.begin;
-  for (; at < list.end; at += kBucket) {
+  for (; at < end; at += kBucket) {
     if (!__syncthreads_or(alive)) break;
     if (checkpoints && at > list.begin) write_checkpoint(p, list, at, pixel);
-    const int n = int(list.end - at < kBucket ? list.end - at : kBucket);
-    unsigned mask = 0;
-    if (int(threadIdx.x) < n) {
-      const TileSplat s = load_tile_splat(p, place, list.rows[at + threadIdx.x]);
-      splats[3 * threadIdx.x] = s.shape;
-      splats[3 * threadIdx.x + 1] = make_float4(s.origin.x, s.origin.y, s.color.x, s.color.y);
-      splats[3 * threadIdx.x + 2] = make_float4(s.color.z, s.color.w, 0, 0);
-      mask = s.subtiles;
-    }
-    masks[threadIdx.x] = mask;
+    const int n = int(end - at < kBucket ? end - at : kBucket);
+    stage_splat(p, place, list, at, n, splats, masks);
     __syncthreads();
     for (int first = 0; alive && first < n; first += kWarp) {
       unsigned todo = __ballot_sync(kFullMask, masks[first + lane_index()] >> warp_index() & 1);
@@ -112,21 +62,22 @@ __global__ void __launch_bounds__(kTilePixels) blend_tiles(BlendPass p, bool onl
     }
   }
   if (p.pairs.slots && lane_index() == 0) p.pairs.stops[place.tile * kSubtiles + warp_index()] = walked;
+  if (end < list.end && __syncthreads_or(alive)) return leave_rest(p, pixel, masks[0]);
   if (only_checkpoints) return;
   if (at_pixel.inside) write_pixel(p, place.camera, at_pixel.number, pixel);
-  if (threadIdx.x == 0 && p.first_channel == 0 && !list.whole) {
-    const uint32_t end = at < list.end ? at : list.end;
-    atomicAdd(reinterpret_cast<unsigned long long*>(p.args.statistics + 2), (unsigned long long)(end - list.begin));
-  }
+  if (threadIdx.x == 0 && p.first_channel == 0 && !list.whole) count_blended(p, (at < list.end ? at : list.end) - list.begin);
 }
 
 }  // namespace
 
 void blend_pass(const BlendPass& pass, bool only_checkpoints, Stream stream) {
   const int64_t n_tiles = pass.args.n_cameras * pass.grid.n_tiles;
+  const bool first = pass.first_channel == 0 && !only_checkpoints;  // then `find_pairs` left a zero
+  if (!first) fill_bytes(kBlendFwd, pass.pairs.n_pieces, 0, sizeof(uint32_t), stream);
   with_channels(pass.n_channels, [&](auto n) {
     launch(kBlendFwd, blend_tiles<decltype(n)::value>, dim3(unsigned(n_tiles)), dim3(kTilePixels), 0, stream, pass, only_checkpoints);
   });
+  if (n_tiles > 0) blend_rest(pass, only_checkpoints, stream);
 }
 
 int64_t rasterization_blend_kept_bytes(const RasterizationBlendArgs<float>& a, const RasterizationPairRoom& room) {
@@ -135,7 +86,7 @@ int64_t rasterization_blend_kept_bytes(const RasterizationBlendArgs<float>& a, c
 
 void rasterization_blend_fwd(const RasterizationBlendArgs<float>& a, const RasterizationPairRoom& room, Stream stream) {
   constexpr int64_t kMany = INT32_MAX;
-  BlendPass pass{a, tile_grid(a.width, a.height, a.n_gaussians), {}, 0, 0};
+  BlendPass pass{a, tile_grid(a.width, a.height, a.n_gaussians), {}, {}, 0, 0};
   const int64_t n_tiles = a.n_cameras * pass.grid.n_tiles, n_rows = a.n_cameras * pass.grid.rows_per_camera;
   if (n_tiles >= kMany || n_rows >= kMany || room.capacity >= kMany || room.capacity < 1) {
     throw std::invalid_argument(
@@ -145,7 +96,7 @@ void rasterization_blend_fwd(const RasterizationBlendArgs<float>& a, const Raste
   const bool keep = a.kept != nullptr;
   uint8_t* memory = keep ? a.kept : stream.scratch<uint8_t>(pairs_bytes(a, room.capacity, false));
   pass.pairs = pairs_in(memory, a, room.capacity, keep);
-  find_pairs(a, pass.grid, pass.pairs, stream);
+  pass.pieces = pieces_in(find_pairs(a, pass.grid, pass.pairs, stream), a, room.capacity);
   // Checkpoints of more channels than a pass has would overwrite each other: backward makes them again, pass by pass.
   if (a.n_channels > kSplatChannels) pass.pairs.checkpoints = nullptr;
   for_each_pass(pass, [&] { blend_pass(pass, false, stream); });

@@ -277,7 +277,8 @@ Layout layout(uint8_t* memory, const RasterizationBlendArgs<float>& a, int64_t c
   l.n_groups = keep ? a.n_cameras * l.work.groups : 0;
   l.pairs.capacity = capacity;
   l.pairs.counts = c.take<int64_t>(2);
-  l.pairs.n_long = c.take<uint32_t>(2);
+  l.pairs.n_long = c.take<uint32_t>(3);
+  l.pairs.n_pieces = l.pairs.n_long + 2;
   l.sums = c.take<unsigned long long>(1 + (n_tiles + l.n_groups + kSumBlock - 1) / kSumBlock);
   l.pairs.tile_range = c.take<uint2>(n_tiles);
   l.zero_bytes = c.bytes();
@@ -294,6 +295,14 @@ Layout layout(uint8_t* memory, const RasterizationBlendArgs<float>& a, int64_t c
   return l;
 }
 
+Pieces carve_pieces(Carver& c, const RasterizationBlendArgs<float>& a, int64_t capacity) {
+  const int64_t n = capacity / kBucket, planes = 1 + (a.n_channels < kSplatChannels ? a.n_channels : kSplatChannels);
+  Pieces p;
+  p.list = c.take<Piece>(n);
+  p.states = c.take<float>(n * planes * kTilePixels);
+  return p;
+}
+
 }  // namespace
 
 int64_t pairs_bytes(const RasterizationBlendArgs<float>& a, int64_t capacity, bool keep) { return layout(nullptr, a, capacity, keep).bytes; }
@@ -302,12 +311,26 @@ Pairs pairs_in(uint8_t* memory, const RasterizationBlendArgs<float>& a, int64_t 
   return layout(memory, a, capacity, keep).pairs;
 }
 
-void find_pairs(const RasterizationBlendArgs<float>& a, const TileGrid& grid, const Pairs& pairs, Stream stream) {
+int64_t pieces_bytes(const RasterizationBlendArgs<float>& a, int64_t capacity) {
+  Carver c(nullptr);
+  carve_pieces(c, a, capacity);
+  return c.bytes();
+}
+
+Pieces pieces_in(uint8_t* memory, const RasterizationBlendArgs<float>& a, int64_t capacity) {
+  Carver c(memory);
+  return carve_pieces(c, a, capacity);
+}
+
+uint8_t* find_pairs(const RasterizationBlendArgs<float>& a, const TileGrid& grid, const Pairs& pairs, Stream stream) {
   const bool keep = pairs.slots != nullptr;
   const Layout l = layout(reinterpret_cast<uint8_t*>(pairs.counts), a, pairs.capacity, keep);
   fill_bytes(kBlendFwd, pairs.counts, 0, size_t(l.zero_bytes), stream);
   const int64_t n_tiles = a.n_cameras * grid.n_tiles, n = a.n_cameras * a.n_gaussians;
-  if (n_tiles == 0) return fill_bytes(kBlendFwd, a.statistics, 0, 3 * sizeof(int64_t), stream);
+  if (n_tiles == 0) {
+    fill_bytes(kBlendFwd, a.statistics, 0, 3 * sizeof(int64_t), stream);
+    return nullptr;
+  }
 
   // Without room for the pairs the same memory holds a key for every splat.
   const int64_t n_keys = pairs.capacity > n ? pairs.capacity : n;
@@ -322,7 +345,8 @@ void find_pairs(const RasterizationBlendArgs<float>& a, const TileGrid& grid, co
     keys.long_lists = c.take<uint32_t>(n_tiles);
     group_slots = c.take<uint32_t>(l.n_groups);
     claims = c.take<uint32_t>(n_blocks * grid.n_tiles);
-    if (round == 0) memory = stream.scratch<uint8_t>(c.bytes());
+    const int64_t pieces = pieces_bytes(a, pairs.capacity);
+    if (round == 0) memory = stream.scratch<uint8_t>(c.bytes() > pieces ? c.bytes() : pieces);
   }
   if (!keep) group_slots = nullptr;
 
@@ -333,6 +357,7 @@ void find_pairs(const RasterizationBlendArgs<float>& a, const TileGrid& grid, co
          CountSums{l.sums, group_slots, n_tiles, l.n_groups}, a.statistics);
   launch(kBlendFwd, emit_pairs, pair_grid, pair_block, counters, stream, a, grid, pairs, l.work, group_slots, claims, keys);
   sort_tile_lists(a, grid, pairs, keys, stream);
+  return memory;
 }
 
 }  // namespace gaf::cuda

@@ -153,14 +153,18 @@ void background_vjp(const BlendPass& pass, float* partial, int64_t chunks, Strea
 }  // namespace
 
 void rasterization_blend_bwd(const RasterizationBlendArgs<float>& a, const RasterizationPairRoom& room, Stream stream) {
-  BlendPass pass{a, tile_grid(a.width, a.height, a.n_gaussians), {}, 0, 0};
+  BlendPass pass{a, tile_grid(a.width, a.height, a.n_gaussians), {}, {}, 0, 0};
   pass.pairs = pairs_in(a.kept, a, room.capacity, true);
   const int64_t n_rows = a.n_cameras * pass.grid.rows_per_camera, chunks = (a.width * a.height + kPixelsAtOnce - 1) / kPixelsAtOnce;
   // Either of the two is used, which of them is only known on the device.
   const int64_t n_lines = room.atomic || n_rows > room.capacity ? n_rows : room.capacity;
   PairSums sums{};
   sums.atomic = room.atomic;
-  sums.pairs = sums.splats = stream.scratch<float>(n_lines * kPairFields);
+  // Before a pass has sums, the same memory holds its pieces.
+  const int64_t sum_bytes = n_lines * kPairFields * int64_t(sizeof(float)), bytes = a.n_channels > kSplatChannels ? pieces_bytes(a, room.capacity) : 0;
+  uint8_t* memory = stream.scratch<uint8_t>(sum_bytes > bytes ? sum_bytes : bytes);
+  sums.pairs = sums.splats = reinterpret_cast<float*>(memory);
+  pass.pieces = pieces_in(memory, a, room.capacity);
   sums.used = stream.scratch<uint8_t>(room.capacity + 4);
   float* partial = a.v_backgrounds ? stream.scratch<float>(a.n_cameras * chunks * kSplatChannels) : nullptr;
   for_each_pass(pass, [&] {

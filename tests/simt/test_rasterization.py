@@ -23,6 +23,30 @@ LONG = [  # lists of more than 256 splats a tile: several stages forward, severa
 ]
 if SMALL:  # one tile, two buckets
     LONG = [cases.scene("long_small", n=330, scale=0.1, cameras=1, opacity=0.1, width=16, height=7)]
+
+
+def faint(scene):
+    """With so little opacity that all of its splats are seen."""
+    scene.inputs["opacities"].mul_(0.0085).clamp_(min=0.0045)
+    return scene
+
+
+def faint_in_front(scene, n):
+    """The nearest n splats are seen through; what lies behind them is opaque after a few."""
+    depths = scene.inputs["means"] @ scene.inputs["viewmats"][0, 2, :3]
+    scene.inputs["opacities"].clamp_(min=0.9)[depths.argsort()[:n]] = 0.0045
+    return scene
+
+
+CUT = [  # more than 768 splats in each of their tiles, seen beyond the 512 that the tile's own block walks
+    faint(cases.scene("cut", n=1400, scale=1.0, cameras=1, width=21, height=19, sh_degree=1)),
+    faint_in_front(cases.scene("cut_opaque", n=2100, scale=1.0, cameras=1, width=15, height=9, channels=4), 1100),
+    cases.scene("cut_two_channels", n=1500, scale=0.1, cameras=2, opacity=0.1, width=15, height=13, channels=2),
+    cases.scene("cut_depth", n=1300, scale=0.1, cameras=1, opacity=0.05, width=16, height=16, render_mode="D"),
+    faint(cases.scene("cut_six_channels", n=1400, scale=1.0, cameras=1, width=18, height=7, channels=6)),
+]
+if SMALL:  # two pieces
+    CUT = [faint(cases.scene("cut_small", n=900, scale=1.0, cameras=1, width=16, height=7))]
 large = pytest.mark.skipif(SMALL, reason="too large for the race detector's build, which has the same kernels in other tests")
 
 
@@ -76,6 +100,22 @@ def test_long_lists(scene):
     assert meta["n_pairs"] > 256 * n_tiles
     if scene.name == "long_opaque":
         assert meta["n_pairs_blended"] < 0.7 * meta["n_pairs"]
+
+
+@pytest.mark.parametrize("scene", CUT, ids=str)
+def test_lists_that_are_cut(scene):
+    call, inputs = outputs_of(scene)
+    assert_parity(call, inputs, differentiable(scene), orders=("lifo",) if SMALL else ORDERS, compare=close)
+    with emulated():
+        image, _, meta = scene.call(rasterization, scene.tensors(torch.float32))
+        kept = scene.call(rasterization, scene.tensors(torch.float32, grad=True))[0]
+    assert torch.equal(image, kept)  # whether something is left for backward or not
+    n_tiles = len(scene.inputs["viewmats"]) * meta["tile_width"] * meta["tile_height"]
+    assert meta["n_pairs"] > 768 * n_tiles
+    if scene.name == "cut_opaque":  # 1,100 are seen through, and the fifth bucket becomes opaque
+        assert meta["n_pairs_blended"] == 5 * 256 * n_tiles
+    elif scene.name != "cut_two_channels":
+        assert meta["n_pairs_blended"] == meta["n_pairs"]
 
 
 @large
@@ -140,7 +180,8 @@ def assert_ranks(n: int, cameras: int, order: str) -> None:
 
 
 # Up to 64 keys are one run of a warp, 512 and 1024 the two sizes that a small block sorts in shared memory, 4096 what a large one does.
-@pytest.mark.parametrize("n", [1, 2, 33, 65, 1030] if SMALL else [1, 2, 31, 33, 64, 65, 200, 511, 513, 700, 1024, 1025, 2048, 4096, 4200])
+# Blending cuts lists of more than 768.
+@pytest.mark.parametrize("n", [1, 2, 33, 65, 1030] if SMALL else [1, 2, 31, 33, 64, 65, 200, 511, 513, 700, 768, 769, 1024, 1025, 2048, 4096, 4200])
 def test_lists_of_any_length_are_sorted_by_depth_then_row(n):
     assert_ranks(n, cameras=2 if n < 1024 else 1, order="random")
 
