@@ -13,8 +13,9 @@ constexpr int kSubtiles = kSubtilesAcross * (kTile / kSubtileY);  // warps of a 
 constexpr int kTilePixels = kTile * kTile;
 constexpr int kBucket = 256;       // pairs between two checkpoints: what a block of backward works on
 constexpr int kShortList = 2048;   // pairs of a tile that a small block sorts in its shared memory
-constexpr int kWholeList = 1024;   // pairs of a tile that its own block blends
-constexpr int kFirstBuckets = 3;   // of a longer list: those that the tile's own block blends
+constexpr int kFirstBuckets = 2;   // of a list that is cut: those that the tile's own block walks. With 3 a chain is longer, with 1 more is walked in vain
+constexpr int kUncut = (kFirstBuckets + 1) * kBucket;  // pairs of the longest list that is not cut: a piece is done no sooner than its last bucket
+static_assert(kFirstBuckets >= 2, "pieces have entries for capacity / 256 buckets, and a list may have that and one more");
 constexpr const char* kBlendFwd = "rasterization_blend_fwd";  // what its kernels' failures are reported as
 
 struct TileGrid {
@@ -78,7 +79,7 @@ struct Piece {
   uint32_t walked[kSubtiles];  // pairs of the bucket that each warp walked; of warps that saw nothing to begin with, undefined
 };
 
-// Lists of a tile's length less kFirstBuckets - 1 buckets, of those with more than kWholeList pairs: never more than capacity / 256 entries.
+// A cut list of n pairs has ceil(n / 256) - kFirstBuckets + 1 entries, all lists together no more than capacity / 256.
 struct Pieces {
   Piece* list;    // [capacity / 256]
   float* states;  // [capacity / 256, 1 + min(X, 4), 256] transmittance and colours

@@ -1,5 +1,5 @@
 // Tiles, front to back: a block is a tile, a thread a pixel. Splats are staged in shared memory 256 at a time; each warp then walks those that
-// touch its own 8x4 pixels. Of a long list it leaves what lies behind the third stage to rasterization_pieces.cu, where something is still seen.
+// touch its own 8x4 pixels. Of a long list it leaves what lies behind the second stage to rasterization_pieces.cu, where something is still seen.
 #include <stdexcept>
 #include <string>
 

@@ -117,7 +117,7 @@ __global__ void __launch_bounds__(kTilePixels, 4) blend_pieces(BlendPass p, bool
 }  // namespace
 
 void blend_rest(const BlendPass& pass, bool only_checkpoints, Stream stream) {
-  if (pass.pairs.capacity <= kWholeList) return;
+  if (pass.pairs.capacity <= kUncut) return;
   const int64_t most = pass.pairs.capacity / kBucket, at_once = kPieceBlocks * multiprocessors(stream.device);
   with_channels(pass.n_channels, [&](auto n) {
     launch(kBlendFwd, blend_pieces<decltype(n)::value>, dim3(unsigned(most < at_once ? most : at_once)), dim3(kTilePixels), 0, stream, pass,

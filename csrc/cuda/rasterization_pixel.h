@@ -49,9 +49,9 @@ __device__ __forceinline__ void count_blended(const BlendPass& p, uint32_t n) {
 
 __device__ __forceinline__ uint32_t n_buckets(const TileList& list) { return (list.end - list.begin + kBucket - 1) / kBucket; }
 
-// Where a tile's own block stops. A list of kWholeList pairs is done as soon as the last bucket of a longer one.
+// Where a tile's own block stops.
 __device__ __forceinline__ uint32_t first_end(const TileList& list) {
-  return list.whole || list.end - list.begin <= kWholeList ? list.end : list.begin + kFirstBuckets * kBucket;
+  return list.whole || list.end - list.begin <= kUncut ? list.end : list.begin + kFirstBuckets * kBucket;
 }
 
 // This thread's part of an entry of `Pieces`. A pass of fewer channels than others has its entries closer together.

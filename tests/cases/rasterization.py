@@ -73,6 +73,19 @@ def scene(
     return Scene(name, inputs, Ks, width, height, options)
 
 
+def faint(scene: Scene) -> Scene:
+    """With so little opacity that all of its splats are seen; in place."""
+    scene.inputs["opacities"].mul_(0.0085).clamp_(min=0.0045)
+    return scene
+
+
+def faint_in_front(scene: Scene, n: int) -> Scene:
+    """The first camera sees through the nearest n splats, and only a few behind them; in place."""
+    depths = scene.inputs["means"] @ scene.inputs["viewmats"][0, 2, :3]
+    scene.inputs["opacities"].clamp_(min=0.9)[depths.argsort()[:n]] = 0.0045
+    return scene
+
+
 def scenes() -> list[Scene]:
     """Every channel count path, mode, degree; sizes that are no multiple of a tile or block; splats of one pixel and of the whole image."""
     return [

@@ -69,6 +69,32 @@ def test_gradients_repeat_their_bits(resolution):
         assert all(torch.equal(a, b) for a, b in zip(found[0], again, strict=True))
 
 
+@pytest.mark.parametrize(
+    "scene",
+    [
+        cases.faint(cases.scene("faint", n=6000, scale=1.0, cameras=2, width=150, height=90, sh_degree=1)),
+        cases.faint_in_front(cases.scene("opaque-behind", n=9000, scale=0.5, cameras=1, width=150, height=90, channels=4), 5000),
+        cases.faint(cases.scene("six-channels", n=3000, scale=1.0, cameras=3, width=70, height=50, channels=6)),
+    ],
+    ids=str,
+)
+def test_lists_that_are_cut_repeat_their_bits_and_agree_with_the_cpu(scene):
+    """Pieces of a list are joined by whichever block is done last."""
+    want = frame(*on("cpu", scene))
+    frames = [frame(*on("cuda", scene)) for _ in range(5)]
+    tiles = len(scene.Ks) * -(-scene.width // 16) * -(-scene.height // 16)
+    assert frames[0][-1] > 1024 * tiles
+    for again in frames[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(frames[0], again, strict=True))
+    with torch.no_grad():
+        there, tensors = on("cuda", scene)
+        assert torch.equal(there.call(rasterization, tensors)[0], frames[0][0])  # nothing is kept
+    dark = 1e-4 * scene.width * scene.height  # light that one of the two cuts off, which is all that the background's gradient may have
+    for i, (got, expected) in enumerate(zip(frames[0][:-1], want[:-1], strict=True)):
+        error = (got.cpu() - expected).norm()
+        assert error < 0.01 * expected.norm() + (dark if i == len(want) - 2 else 0), f"tensor {i}: error {error:.2e} of {expected.norm():.2e}"
+
+
 def test_frames_in_inference_mode_do_not_spoil_those_outside():
     """The count of pairs comes back into one buffer, made by the second frame of a kind."""
     column = cases.column(100, 2).to("cuda")
