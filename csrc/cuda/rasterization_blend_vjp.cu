@@ -121,8 +121,8 @@ __device__ __forceinline__ void sum_chunk(const Round& r, int pair, int n, int l
   const float4 shape = splat.shape;
   const float y = float(warp_index() / kSubtilesAcross * kSubtileY + row) + 0.5f;
   const float x = float(warp_index() % kSubtilesAcross * kSubtileX) + 0.5f;
-  float u_0, v;
-  splat_power(splat, x, y, u_0, v);
+  float u_first, v;
+  splat_power(splat, x, y, u_first, v);
   float m[kPairFields] = {};
   const float4* products = reinterpret_cast<const float4*>(r.products + (warp_index() * kChunk + e) * kStaggered + row * kSubtileX);
   const float4* v_pixels = reinterpret_cast<const float4*>(r.v_pixels + warp_index() * kWarp + row * kSubtileX);
@@ -133,7 +133,7 @@ __device__ __forceinline__ void sum_chunk(const Round& r, int pair, int n, int l
       const float weights[4] = {two.x, two.z, more.x, more.z}, alpha_times[4] = {two.y, two.w, more.y, more.w};
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
-        const float u = fma_(shape.x, float(i + k), u_0), du = alpha_times[k] * u;
+        const float u = fma_(shape.x, float(k), u_first), du = alpha_times[k] * u;
         m[0] += alpha_times[k];
         m[1] += du;
         m[3] = fma_(du, u, m[3]);
@@ -148,6 +148,7 @@ __device__ __forceinline__ void sum_chunk(const Round& r, int pair, int n, int l
 #pragma unroll
         for (int k = 0; k < 4; ++k) m[kMoments + c] = fma_(weights[k], component(v_pixel, k), m[kMoments + c]);
       }
+      u_first = fma_(shape.x, 4.f, u_first);
     }
     m[2] = m[0] * v;  // v is the same along a row
     m[4] = m[1] * v;
