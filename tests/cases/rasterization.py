@@ -167,11 +167,11 @@ def column_units(n: int, cameras: int, depths: str) -> Tensor:
 
 
 def column(n: int, cameras: int, depths: str = "ulps", hidden: int = 0) -> Column:
-    """Splats behind few pixels of one tile, so that each is seen, and neighbours in depth mostly share a pixel. Of equally far ones the first is in
-    front. `hidden`: splats behind the camera, given before the others.
+    """Splats behind few pixels of one tile, so that each is seen, and neighbours in depth mostly share a pixel. Of equally far ones the
+    first is in front. `hidden`: splats behind the camera, given before the others.
 
-    depths: ulps (most a unit in the last place apart, some in other octaves, some equal), spread (evenly over an octave, some equal), clusters
-    (two, far apart), crowd (spread, and a third equal), equal (all).
+    depths: ulps (most a unit in the last place apart, some in other octaves, some equal), spread (evenly over an octave, some equal),
+    clusters (two, far apart), crowd (spread, and a third equal), equal (all).
     """
     units = column_units(n, cameras, depths)
     z = (units + 0x3F800000).view(torch.float32)

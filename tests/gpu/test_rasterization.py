@@ -32,12 +32,13 @@ def assert_ranks(n: int, cameras: int, depths: str, hidden: int = 0) -> None:
     cases.assert_column_order(column, colors.grad.cpu())
 
 
+LISTS = [(1, 3), (64, 600), (300, 600), (700, 9), (1024, 40), (1025, 40), (2048, 40), (2500, 600), (5000, 20), (8192, 20), (8193, 20)]
+LISTS += [(100_000, 3)]
+
+
 # 600 cameras: 600 tiles and 6,000 groups of 32 splats, in seven blocks of sums, and more long lists than large blocks run at once.
 @pytest.mark.parametrize("depths", cases.COLUMN_DEPTHS)
-@pytest.mark.parametrize(
-    ("n", "cameras"),
-    [(1, 3), (64, 600), (300, 600), (700, 9), (1024, 40), (1025, 40), (2048, 40), (2500, 600), (5000, 20), (8192, 20), (8193, 20), (100_000, 3)],
-)
+@pytest.mark.parametrize(("n", "cameras"), LISTS)
 def test_lists_of_any_length_are_sorted_by_depth_then_row(n, cameras, depths):
     assert_ranks(n, cameras, depths)
 

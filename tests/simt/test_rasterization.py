@@ -183,8 +183,8 @@ def assert_ranks(n: int, cameras: int, order: str, depths: str = "ulps", hidden:
     cases.assert_column_order(column, colors.grad)
 
 
-# Up to 64 keys need no bins. Of depths in "ulps" and "equal" a bin has more than 128 keys, and so has one of a "crowd": then 512 and 1024 are the two
-# sizes that a small block sorts in shared memory, 2048 and 4096 those of a large one. With bins they hold 2048 and 8192.
+# Up to 64 keys need no bins. Small blocks hold 2048 keys, large ones 8192. Of depths in "ulps", "equal" and in long lists a "crowd" a bin
+# has more than 128 keys: then runs are merged, in shared memory up to 512 and 1024 keys in two ways, up to 2048 and 4096 in a large block.
 LENGTHS = {
     "ulps": [1, 2, 31, 33, 64, 65, 128, 200, 511, 513, 700, 1024, 1025, 2048, 2049, 4096, 4097, 8200],
     "spread": [2, 33, 64, 65, 128, 129, 256, 257, 700, 1024, 1025, 2048, 2049, 4096, 4097, 8192, 8193],
