@@ -162,8 +162,8 @@ def keys(s: Sizes) -> Count:
     return Count(8 * _pixels(s))
 
 
-# Kernel names, and what they count as. Two sorts share the lists between them, and two of blending do (what pieces walk in vain is not counted):
-# each two are one line.
+# Kernel names, and what they count as. Two sorts share the lists between them, and two of blending do: each two are one line. What pieces
+# walk in vain is not counted.
 COUNTS: dict[str, tuple[str, Callable[[Sizes], Count]]] = {
     "project_gaussians": ("project_gaussians", project),
     "count_pairs": ("count_pairs", count_pairs),

@@ -266,8 +266,14 @@ __device__ __forceinline__ void write_round(const Round& r, int n, int low, cons
 }
 
 // Shared memory is cut so that three blocks fit on a multiprocessor with 100 KiB; for RGB registers allow four on larger ones.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ / 100 == 10
+constexpr int kMostAtOnce = 3;  // with four, registers of sm_100 spill
+#else
+constexpr int kMostAtOnce = 4;
+#endif
+
 constexpr int blocks_at_once(int n_channels, bool absgrad) {
-  if (n_channels == 3 && !absgrad) return 4;
+  if (n_channels == 3 && !absgrad) return kMostAtOnce;
   return n_channels == 4 && absgrad ? 2 : 3;
 }
 

@@ -1,7 +1,7 @@
 """nvcc lets a warp look at several splats at once where the rasterizer's time goes: looked up in the code that it makes for sm_90.
 
-Blending finds the alphas of four splats before any of them takes its turn, so that one's loads and exponential do not wait for another's. A branch
-between them, which a harmless looking `if` can bring, undoes that: then they come one after the other, and a long list takes twice as long.
+Blending finds the alphas of four splats before any of them takes its turn, so that one's loads and exponential do not wait for
+another's. A branch between them, which a harmless looking `if` can bring, undoes that: then they come one after the other.
 """
 
 from __future__ import annotations
