@@ -1,7 +1,7 @@
 """nvcc keeps what a whole warp shares in uniform registers where the rasterizer's time goes: looked up in the code that it makes for sm_90.
 
-A warp walks the set bits of a mask. Whether that mask lies in a uniform register is the compiler's choice, which a change far away from the loop
-can turn; then finding the next splat is left to the instructions and registers that work on its pixels.
+A warp walks the set bits of a mask. Whether that mask lies in a uniform register is the compiler's choice, which a change far away from
+the loop can turn; then finding the next splat is left to the instructions and registers that work on its pixels.
 """
 
 from __future__ import annotations
