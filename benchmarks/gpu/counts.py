@@ -162,15 +162,14 @@ def keys(s: Sizes) -> Count:
     return Count(8 * _pixels(s))
 
 
-# Kernel names, and what they count as. Two sorts share the lists between them, and two of blending do: each two are one line. What pieces
-# walk in vain is not counted.
+# Kernel names, and what they count as. The two sorts share the lists between them, and so do the two of blending: a line each.
 COUNTS: dict[str, tuple[str, Callable[[Sizes], Count]]] = {
     "project_gaussians": ("project_gaussians", project),
     "count_pairs": ("count_pairs", count_pairs),
     "sum_counts": ("sum_counts", sum_counts),
     "emit_pairs": ("emit_pairs", emit_pairs),
     **dict.fromkeys(("sort_lists", "sort_short_lists", "sort_long_lists"), ("sort_lists, sort_long_lists", sort_lists)),
-    **dict.fromkeys(("blend_tiles", "blend_pieces"), ("blend_tiles, blend_pieces", blend)),
+    **dict.fromkeys(("blend_tiles", "blend_pieces"), ("blend_tiles", blend)),
     "clear_sums": ("clear_sums", clear_sums),
     "blend_bucket_vjp": ("blend_bucket_vjp", blend_vjp),
     "sum_pairs": ("sum_pairs", sum_pairs),
