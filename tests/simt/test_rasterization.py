@@ -106,8 +106,8 @@ def test_lists_that_are_cut(scene):
 
 @large
 def test_what_a_cut_list_shows_depends_on_the_list_alone():
-    """Not on the frame's other lists, on the room for pairs, or on how many blocks there are: three tiles and 36, of at least three pieces each, for
-    which the emulated card has 20 blocks."""
+    """Not on the frame's other lists, on the room for pairs, or on how many blocks there are: three tiles and 36, of at least three
+    pieces each, for which the emulated card has 16 blocks."""
     scene = cases.faint(cases.scene(n=1400, scale=1.0, cameras=1, width=35, height=9))
     tensors = scene.tensors(torch.float32)
 
