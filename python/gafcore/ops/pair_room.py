@@ -93,7 +93,7 @@ class PairRoom:
 
     def send(self, statistics: Tensor) -> bool:
         """Have a frame's count sent to the host, if asked for. Waits only for the first; returns whether that one must be drawn again."""
-        if statistics.device.type == "cpu" or not self.known:
+        if not self.known or not statistics.is_cuda:
             return self.fit(int(statistics[1]))
         if not self._coming and self._asks():
             if self._copy is None or self._arrived is None:
