@@ -92,6 +92,11 @@ def launch(op: str, like: Tensor, **fields: Field) -> Any:
     `fields` are the members of the op's Args struct: tensors (contiguous, on the device of `like`), numbers, or None for a null pointer.
     Most functions return nothing; those whose output has no size known before return a buffer of bytes.
     """
+    return launch_fields(op, like, fields)
+
+
+def launch_fields(op: str, like: Tensor, fields: dict[str, Field]) -> Any:
+    """`launch` with the fields in one dict. Where they are thirty, to hand them over as keywords takes as long as a small kernel."""
     return BACKENDS[like.device.type](op, like, fields)
 
 

@@ -57,14 +57,15 @@ def _batched(x: Tensor, dims: int, c: int) -> Tensor:
 
 def _check_gaussians(means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, sizes: dict[str, int], like: Tensor) -> list[Tensor]:
     """The four with a leading camera dimension all or none."""
-    c = sizes["C"]
-    given = {"means": (means, ("N", 3)), "quats": (quats, ("N", 4)), "scales": (scales, ("N", 3)), "opacities": (opacities, ("N",))}
-    for name, (x, shape) in given.items():
+    given = (("means", means, ("N", 3)), ("quats", quats, ("N", 4)), ("scales", scales, ("N", 3)), ("opacities", opacities, ("N",)))
+    any_per_camera = False
+    for name, x, shape in given:
         per_camera = isinstance(x, Tensor) and x.dim() == len(shape) + 1
         check.tensor(name, x, ("C", *shape) if per_camera else shape, sizes, like=like)
-    if any(x.dim() > len(shape) for x, shape in given.values()):
-        return [_batched(x, len(shape) + 1, c) for x, shape in given.values()]
-    return [x for x, _ in given.values()]
+        any_per_camera |= per_camera
+    if not any_per_camera:
+        return [means, quats, scales, opacities]
+    return [_batched(x, len(shape) + 1, sizes["C"]) for _, x, shape in given]
 
 
 def _check_colors(colors: Tensor | Any, sh_degree: int | None, sizes: dict[str, int], like: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from gafcore.native import capturing, empty, launch, scratch_bytes, uses_cuda
+from gafcore.native import capturing, empty, launch_fields, scratch_bytes, uses_cuda
 from gafcore.ops import pair_room
 from gafcore.ops.registry import apply, define, once, ordinary
 
@@ -59,7 +59,7 @@ def _forward(splats, depths, radii, features, backgrounds, width, height, n_chan
     if _on_gpu(splats):
         kept = _forward_cuda(inputs[0], fields, keep)
     else:
-        kept = torch.frombuffer(launch("rasterization_blend_fwd", inputs[0], **fields), dtype=torch.uint8)[None]
+        kept = torch.frombuffer(launch_fields("rasterization_blend_fwd", inputs[0], fields), dtype=torch.uint8)[None]
     return render, alphas, kept, statistics
 
 
@@ -93,7 +93,7 @@ def _draw(room: pair_room.PairRoom, capacity: int, splats: Tensor, fields: dict,
     kept = _new_kept(splats, rows, -(-n_bytes // rows))
     if keep:
         fields["kept"] = kept
-    launch("rasterization_blend_fwd", splats, **fields)
+    launch_fields("rasterization_blend_fwd", splats, fields)
     room.used.update(kept_bytes=n_bytes, scratch_bytes=scratch_bytes())
     return kept
 
@@ -109,7 +109,7 @@ def _kept_bytes(room: pair_room.PairRoom, splats: Tensor, fields: dict) -> int:
     key = (fields["pair_capacity"], fields["n_channels"])
     found = room.kept_bytes.get(key)
     if found is None:
-        found = room.kept_bytes[key] = launch("rasterization_blend_kept_bytes", splats, **fields)
+        found = room.kept_bytes[key] = launch_fields("rasterization_blend_kept_bytes", splats, fields)
     return found
 
 
@@ -169,7 +169,7 @@ def _backward(splats, depths, radii, features, backgrounds, width, height, n_cha
             v_features=out[3],
             v_backgrounds=out[4],
         )
-        launch("rasterization_blend_bwd", splats, **fields)
+        launch_fields("rasterization_blend_bwd", splats, fields)
     except torch.OutOfMemoryError as error:
         pair_room.drop(splats, *_sizes(fields))  # a frame that needed more may have left more room than the next one needs
         raise _no_memory(f"gradients with {_room_for(capacity)}", fields, error) from error

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gafcore.native import empty, empty_like, launch
+from gafcore.native import empty, empty_like, launch_fields
 from gafcore.ops.registry import apply, define, new_like, once, ordinary
 
 GROUP = 16  # rows of `splats` are padded to this many a camera
@@ -91,7 +91,7 @@ def _forward(means, quats, scales, opacities, colors, viewmats, Ks, width, heigh
         splat_opacities=out[5],
         n_nonfinite=out[6],
     )
-    launch("rasterization_project_fwd", means, **fields)
+    launch_fields("rasterization_project_fwd", means, fields)
     return out
 
 
@@ -146,7 +146,7 @@ def _backward(means, quats, scales, opacities, colors, viewmats, Ks, width, heig
         v_colors=out[4],
         v_viewmats=out[5],
     )
-    launch("rasterization_project_bwd", means, **fields)
+    launch_fields("rasterization_project_bwd", means, fields)
     return out
 
 
