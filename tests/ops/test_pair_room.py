@@ -50,6 +50,51 @@ def test_more_pairs_than_the_kernels_can_number_are_not_asked_for_again():
     assert room.capacity == pair_room.MOST
 
 
+def asked(room: pair_room.PairRoom, *counts: int) -> list[bool]:
+    """Which of these frames' counts were asked for, and so heard of before the next."""
+    found = []
+    for n in counts:
+        found.append(room._asks())
+        if found[-1]:
+            room.fit(n)
+    return found
+
+
+def calm_room(n_pairs: int = 100_000) -> pair_room.PairRoom:
+    room = pair_room.PairRoom(0)
+    room.fit(n_pairs)
+    first = asked(room, *[n_pairs] * 400)
+    assert all(first[:4]) and sum(first[-80:]) == 10  # every one, in the end every eighth
+    while room._unasked:
+        asked(room, n_pairs)
+    return room
+
+
+def test_counts_without_news_are_asked_for_less_and_less():
+    calm_room()
+    calm_room(10)  # of little use to give back: the room is as small as any
+
+
+@pytest.mark.parametrize("n_pairs", [103_000, 120_000, 300_000, 10_000], ids=["more", "tight", "too-many", "far-fewer"])
+def test_news_has_every_count_asked_for_again(n_pairs):
+    room = calm_room()
+    assert all(asked(room, *[n_pairs] * 4))
+    assert n_pairs <= pair_room.TIGHT * room.capacity and room.n_pairs == n_pairs
+
+
+def test_counts_that_swing_below_the_most_are_no_news():
+    room = calm_room()
+    assert sum(asked(room, *[60_000, 100_000] * 40)) == 10
+
+
+def test_room_given_up_has_the_next_count_asked_for():
+    room = calm_room()
+    asked(room, 100_000)
+    room.give_up()
+    assert asked(room, 100_000) == [True]
+    assert room.capacity > 100_000
+
+
 def test_kinds_of_frames_are_apart_and_bounded():
     room = pair_room.room_of(LIKE, 1, 10, 64, 48)
     room.fit(123_456)

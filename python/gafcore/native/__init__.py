@@ -13,6 +13,7 @@ from gafcore.native.module import (
     has_cuda,
     isa_name,
     launch,
+    launch_fields,
     scratch_bytes,
     uses_cuda,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "has_cuda",
     "isa_name",
     "launch",
+    "launch_fields",
     "scratch_bytes",
     "uses_cuda",
 ]

@@ -92,12 +92,17 @@ def launch(op: str, like: Tensor, **fields: Field) -> Any:
     `fields` are the members of the op's Args struct: tensors (contiguous, on the device of `like`), numbers, or None for a null pointer.
     Most functions return nothing; those whose output has no size known before return a buffer of bytes.
     """
+    return launch_fields(op, like, fields)
+
+
+def launch_fields(op: str, like: Tensor, fields: dict[str, Field]) -> Any:
+    """`launch` with the fields in one dict. Where they are thirty, to hand them over as keywords takes as long as a small kernel."""
     return BACKENDS[like.device.type](op, like, fields)
 
 
 def uses_cuda(like: Tensor) -> bool:
     """Whether `launch` runs csrc/cuda for tensors like this one: on a GPU, and in the emulator's tests."""
-    return BACKENDS.get(like.device.type) is not _launch_cpu
+    return like.is_cuda or BACKENDS.get(like.device.type) is not _launch_cpu
 
 
 def capturing(like: Tensor) -> bool:
@@ -113,11 +118,8 @@ def capturing(like: Tensor) -> bool:
 
 def empty(*shape: int, like: Tensor) -> Tensor:
     """Uninitialised memory like `like.new_empty(shape)`, from the kernels' pool where large: fresh pages cost more than most kernels."""
-    if like.is_cuda:
-        return like.new_empty(shape)
-    n_bytes = math.prod(shape) * like.element_size()
-    if n_bytes < 1 << 20 or uses_cuda(like):
-        return like.new_empty(shape)
+    if like.is_cuda or (n_bytes := math.prod(shape) * like.element_size()) < 1 << 20 or uses_cuda(like):
+        return like.new_empty(*shape)  # as a tuple it takes half as long again
     return torch.frombuffer(_native.Scratch(n_bytes), dtype=like.dtype).view(shape)
 
 

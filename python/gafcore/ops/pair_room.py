@@ -2,9 +2,11 @@
 
 The number of pairs is known only on the device. The first frame of a kind (number of cameras and Gaussians, image size) is waited for
 once, and drawn again if it had more pairs than expected. Every later frame gets a third as much room again as was needed lately; its own
-count comes back while the GPU works on, and is looked at before a later frame. A frame that has more pairs than room all the same is drawn
-from the sorted splats without pairs: the same image, but slowly (docs/kernels/rasterization.md). So nothing waits, and nothing is ever
-wrong. A room that memory has run out for is given up, so that a huge frame does not spoil those after it.
+count comes back while the GPU works on, and is looked at before a later frame. Having it sent takes the host a while, so where counts are
+no news fewer are asked for, in the end every eighth; one above all before, or near the room there is, has every frame asked again. A frame
+that has more pairs than room all the same is drawn from the sorted splats without pairs: the same image, but slowly
+(docs/kernels/rasterization.md). So nothing waits, and nothing is ever wrong. A room that memory has run out for is given up, so that a huge
+frame does not spoil those after it.
 
 `gafcore.devices.workspaces` and `free_workspaces` are what users see of it.
 """
@@ -23,6 +25,9 @@ KINDS = 64  # kinds of frames remembered
 _FIRST_GUESS = 4  # pairs a Gaussian
 _SPARE = 1.3  # room costs memory, some 50 bytes a pair with gradients, and no time
 TIGHT = 0.85  # share of the room in use from which it grows
+_NEWS = 1.02  # times the most pairs there were: a count above
+_PATIENCE = 4  # counts in a row without news, for each frame more that is not asked
+_MOST_UNASKED = 7  # frames in a row
 
 Kind = tuple[torch.device, int, int, int, int]
 
@@ -44,20 +49,41 @@ class PairRoom:
         self._copy: Tensor | None = None  # on the host, with an event: made once, since both cost more than a copy
         self._arrived: torch.cuda.Event | None = None
         self._coming = False
+        self._most = 0  # pairs that were news, since the room last changed
+        self._calm = 0  # counts in a row that were none
+        self._unasked = 0  # frames to come whose count is left where it is
 
     def fit(self, n_pairs: int) -> bool:
         """Hear of a frame's pairs. Returns whether they were more than there was room for."""
         lacked = n_pairs > self.capacity
         self.n_pairs, self.known = n_pairs, True
-        if n_pairs > TIGHT * self.capacity or n_pairs * 8 < self.capacity:
+        before = self.capacity
+        if n_pairs > TIGHT * before or n_pairs * 8 < before:
             self.capacity = _rounded(_SPARE * n_pairs)
             self.kept_bytes.clear()
+        if self.capacity != before or n_pairs > _NEWS * self._most:
+            self._most = n_pairs
+            self._ask_all()
+        else:
+            self._calm += 1
         return lacked and self.capacity >= n_pairs
 
     def give_up(self) -> None:
         """There is no memory for so much: nothing to spare, until the next frame whose count is heard of says how much is needed."""
         self.capacity = STEP
         self.kept_bytes.clear()
+        self._ask_all()
+
+    def _ask_all(self) -> None:
+        self._calm = self._unasked = 0
+
+    def _asks(self) -> bool:
+        """Whether this frame's count is asked for."""
+        if self._unasked > 0:
+            self._unasked -= 1
+            return False
+        self._unasked = min(self._calm // _PATIENCE, _MOST_UNASKED)
+        return True
 
     def listen(self) -> None:
         """Hear of an earlier frame, if its count has arrived."""
@@ -66,10 +92,10 @@ class PairRoom:
             self.fit(self._copy.tolist()[1])  # type: ignore[union-attr]
 
     def send(self, statistics: Tensor) -> bool:
-        """Have a frame's count sent to the host. Waits only for the first; returns whether that one must be drawn again."""
-        if statistics.device.type == "cpu" or not self.known:
+        """Have a frame's count sent to the host, if asked for. Waits only for the first; returns whether that one must be drawn again."""
+        if not self.known or not statistics.is_cuda:
             return self.fit(int(statistics[1]))
-        if not self._coming:
+        if not self._coming and self._asks():
             if self._copy is None or self._arrived is None:
                 with torch.inference_mode(False):  # it serves frames outside that mode, too
                     self._copy = torch.empty(3, dtype=torch.int64, pin_memory=True)

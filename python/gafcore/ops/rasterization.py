@@ -55,16 +55,17 @@ def _batched(x: Tensor, dims: int, c: int) -> Tensor:
     return x if x.dim() == dims else x.expand(c, *x.shape)
 
 
-def _check_gaussians(means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, sizes: dict[str, int]) -> list[Tensor]:
+def _check_gaussians(means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, sizes: dict[str, int], like: Tensor) -> list[Tensor]:
     """The four with a leading camera dimension all or none."""
-    c = sizes["C"]
-    given = {"means": (means, ("N", 3)), "quats": (quats, ("N", 4)), "scales": (scales, ("N", 3)), "opacities": (opacities, ("N",))}
-    for name, (x, shape) in given.items():
+    given = (("means", means, ("N", 3)), ("quats", quats, ("N", 4)), ("scales", scales, ("N", 3)), ("opacities", opacities, ("N",)))
+    any_per_camera = False
+    for name, x, shape in given:
         per_camera = isinstance(x, Tensor) and x.dim() == len(shape) + 1
-        check.tensor(name, x, ("C", *shape) if per_camera else shape, sizes, like=None if x is means else means)
-    if any(x.dim() > len(shape) for x, shape in given.values()):
-        return [_batched(x, len(shape) + 1, c) for x, shape in given.values()]
-    return [x for x, _ in given.values()]
+        check.tensor(name, x, ("C", *shape) if per_camera else shape, sizes, like=like)
+        any_per_camera |= per_camera
+    if not any_per_camera:
+        return [means, quats, scales, opacities]
+    return [_batched(x, len(shape) + 1, sizes["C"]) for _, x, shape in given]
 
 
 def _check_colors(colors: Tensor | Any, sh_degree: int | None, sizes: dict[str, int], like: Tensor) -> Tensor:
@@ -166,8 +167,7 @@ def rasterization(
     _check_options(render_mode, rasterize_mode, sh_degree, width, height, gsplat_options)
     sizes = check.tensor("viewmats", viewmats, ("C", 4, 4))
     check.tensor("Ks", Ks, ("C", 3, 3), sizes, like=viewmats)
-    check.tensor("means", means, ("C", "N", 3) if isinstance(means, Tensor) and means.dim() == 3 else ("N", 3), sizes, like=viewmats)
-    means, quats, scales, opacities = _check_gaussians(means, quats, scales, opacities, sizes)
+    means, quats, scales, opacities = _check_gaussians(means, quats, scales, opacities, sizes, viewmats)
     with_color, with_depth, c = "RGB" in render_mode, "D" in render_mode, sizes["C"]
     colors = _check_colors(colors, sh_degree, sizes, means) if with_color else None
     n_color = 0 if colors is None else colors.shape[-1]

@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from gafcore.native import capturing, empty, launch, scratch_bytes, uses_cuda
+from gafcore.native import capturing, empty, launch_fields, scratch_bytes, uses_cuda
 from gafcore.ops import pair_room
 from gafcore.ops.registry import apply, define, once, ordinary
 
@@ -49,17 +49,17 @@ def _contiguous(*tensors: Tensor | None) -> list[Tensor | None]:
 @_forward_op.native
 def _forward(splats, depths, radii, features, backgrounds, width, height, n_channels, keep):
     inputs = (*_contiguous(splats, depths, radii, features, backgrounds), width, height, n_channels)
-    fields = dict(_fields(*inputs), absgrad=False)
+    fields = _fields(*inputs)
     try:
         render, alphas = (empty(depths.shape[0], height, width, n, like=splats) for n in (n_channels, 1))
     except torch.OutOfMemoryError as error:
         raise _no_memory("the pictures", fields, error) from error
     statistics = splats.new_empty(3, dtype=torch.int64)
-    fields.update(render=render, alphas=alphas, statistics=statistics)
+    fields.update(render=render, alphas=alphas, statistics=statistics, absgrad=False)
     if _on_gpu(splats):
         kept = _forward_cuda(inputs[0], fields, keep)
     else:
-        kept = torch.frombuffer(launch("rasterization_blend_fwd", inputs[0], **fields), dtype=torch.uint8)[None]
+        kept = torch.frombuffer(launch_fields("rasterization_blend_fwd", inputs[0], fields), dtype=torch.uint8)[None]
     return render, alphas, kept, statistics
 
 
@@ -87,27 +87,29 @@ def _forward_cuda(splats: Tensor, fields: dict, keep: bool) -> Tensor:
 
 
 def _draw(room: pair_room.PairRoom, capacity: int, splats: Tensor, fields: dict, keep: bool) -> Tensor:
-    sizes = dict(pair_capacity=capacity, atomic=False)
     rows = capacity // pair_room.STEP
-    n_bytes = _kept_bytes(room, splats, fields, sizes) if keep else 0
+    fields = {**fields, "pair_capacity": capacity, "atomic": False}
+    n_bytes = _kept_bytes(room, splats, fields) if keep else 0
     kept = _new_kept(splats, rows, -(-n_bytes // rows))
-    launch("rasterization_blend_fwd", splats, **fields, **sizes, kept=kept if keep else None)
+    if keep:
+        fields["kept"] = kept
+    launch_fields("rasterization_blend_fwd", splats, fields)
     room.used.update(kept_bytes=n_bytes, scratch_bytes=scratch_bytes())
     return kept
 
 
 def _new_kept(like: Tensor, rows: int, columns: int) -> Tensor:
     try:
-        return like.new_empty((rows, columns), dtype=torch.uint8)
+        return like.new_empty(rows, columns, dtype=torch.uint8)
     except torch.OutOfMemoryError as error:
         raise torch.OutOfMemoryError(f"rasterization_blend asked for {rows * columns:,} bytes to keep for backward: {error}") from error
 
 
-def _kept_bytes(room: pair_room.PairRoom, splats: Tensor, fields: dict, sizes: dict) -> int:
-    key = (sizes["pair_capacity"], fields["n_channels"])
+def _kept_bytes(room: pair_room.PairRoom, splats: Tensor, fields: dict) -> int:
+    key = (fields["pair_capacity"], fields["n_channels"])
     found = room.kept_bytes.get(key)
     if found is None:
-        found = room.kept_bytes[key] = launch("rasterization_blend_kept_bytes", splats, **fields, **sizes)
+        found = room.kept_bytes[key] = launch_fields("rasterization_blend_kept_bytes", splats, fields)
     return found
 
 
@@ -149,14 +151,12 @@ def _backward(splats, depths, radii, features, backgrounds, width, height, n_cha
     render, alphas, v_render, v_alphas = _contiguous(render, alphas, v_render, v_alphas)
     absgrad, needs_backgrounds, atomic = flags
     fields, capacity = _fields(*inputs), kept.shape[0] * pair_room.STEP
-    room = dict(pair_capacity=capacity, atomic=atomic) if _on_gpu(splats) else {}
+    on_gpu = _on_gpu(splats)
+    if on_gpu:
+        fields.update(pair_capacity=capacity, atomic=atomic)
     try:
         out = _gradients(splats, depths, features, backgrounds, absgrad, needs_backgrounds, empty)
-        launch(
-            "rasterization_blend_bwd",
-            splats,
-            **fields,
-            **room,
+        fields.update(
             absgrad=absgrad,
             render=render,
             alphas=alphas,
@@ -169,16 +169,17 @@ def _backward(splats, depths, radii, features, backgrounds, width, height, n_cha
             v_features=out[3],
             v_backgrounds=out[4],
         )
+        launch_fields("rasterization_blend_bwd", splats, fields)
     except torch.OutOfMemoryError as error:
         pair_room.drop(splats, *_sizes(fields))  # a frame that needed more may have left more room than the next one needs
         raise _no_memory(f"gradients with {_room_for(capacity)}", fields, error) from error
-    if room and (used := pair_room.found(splats, *_sizes(fields))) is not None:
+    if on_gpu and (used := pair_room.found(splats, *_sizes(fields))) is not None:
         used.used["backward_scratch_bytes"] = scratch_bytes()
     return out
 
 
 def _new_empty(*shape: int, like: Tensor) -> Tensor:
-    return like.new_empty(shape)
+    return like.new_empty(*shape)
 
 
 def _gradients(splats, depths, features, backgrounds, absgrad, needs_backgrounds, new):

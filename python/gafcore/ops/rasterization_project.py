@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gafcore.native import empty, empty_like, launch
+from gafcore.native import empty, empty_like, launch_fields
 from gafcore.ops.registry import apply, define, new_like, once, ordinary
 
 GROUP = 16  # rows of `splats` are padded to this many a camera
@@ -41,7 +41,7 @@ class Splats(NamedTuple):
 def _fields(
     means, colors, viewmats, width, height, sh_degree, append_depth, antialiased, near_plane, far_plane, eps2d, radius_clip, eps2d_at
 ):
-    return dict(
+    return dict(  # one dict, which the caller adds to: merging two takes longer than all it holds
         n_cameras=viewmats.shape[0],
         n_gaussians=means.shape[-2],
         width=width,
@@ -68,15 +68,13 @@ def _contiguous(*tensors: Tensor | None) -> list[Tensor | None]:
 def _forward(means, quats, scales, opacities, colors, viewmats, Ks, width, height, *options):
     means, quats, scales, opacities, colors, viewmats, Ks = _contiguous(means, quats, scales, opacities, colors, viewmats, Ks)
     try:
-        out = Splats(*_outputs(means, viewmats, empty))
+        out = _outputs(means, viewmats, empty)
     except torch.OutOfMemoryError as error:
         lack = f"rasterization of {viewmats.shape[0]} camera(s) and {means.shape[-2]:,} Gaussians found no memory for splats"
         raise torch.OutOfMemoryError(f"{lack}: {error}. Draw fewer cameras at a time") from error
     half = colors is not None and colors.dtype == torch.float16
-    launch(
-        "rasterization_project_fwd",
-        means,
-        **_fields(means, colors, viewmats, width, height, *options),
+    fields = _fields(means, colors, viewmats, width, height, *options)
+    fields.update(
         means=means,
         quats=quats,
         scales=scales,
@@ -85,19 +83,20 @@ def _forward(means, quats, scales, opacities, colors, viewmats, Ks, width, heigh
         half_colors=colors if half else None,
         viewmats=viewmats,
         Ks=Ks,
-        splats=out.splats,
-        radii=out.radii,
-        means2d=out.means2d,
-        depths=out.depths,
-        conics=out.conics,
-        splat_opacities=out.opacities,
-        n_nonfinite=out.n_nonfinite,
+        splats=out[0],
+        means2d=out[1],
+        depths=out[2],
+        radii=out[3],
+        conics=out[4],
+        splat_opacities=out[5],
+        n_nonfinite=out[6],
     )
-    return tuple(out)
+    launch_fields("rasterization_project_fwd", means, fields)
+    return out
 
 
 def _new_empty(*shape: int, like: Tensor) -> Tensor:
-    return like.new_empty(shape)
+    return like.new_empty(*shape)
 
 
 def _outputs(means: Tensor, viewmats: Tensor, new: Callable[..., Tensor]) -> tuple[Tensor, ...]:
@@ -107,7 +106,7 @@ def _outputs(means: Tensor, viewmats: Tensor, new: Callable[..., Tensor]) -> tup
         new(rows, 16, like=means),
         new(c, n, 2, like=means),
         new(c, n, like=means),
-        means.new_empty((c, n, 2), dtype=torch.int32),
+        means.new_empty(c, n, 2, dtype=torch.int32),
         new(c, n, 3, like=means),
         new(c, n, like=means),
         means.new_empty((), dtype=torch.int64),
@@ -127,10 +126,8 @@ def _backward(means, quats, scales, opacities, colors, viewmats, Ks, width, heig
     out = _gradients(means, quats, scales, opacities, colors, viewmats, needs_colors, needs_viewmats, empty_like)
     if viewmats.shape[0] == 0:  # the kernel writes a Gaussian's sum with its last camera
         return tuple(None if x is None else x.zero_() for x in out)
-    launch(
-        "rasterization_project_bwd",
-        means,
-        **_fields(means, colors, viewmats, width, height, *options),
+    fields = _fields(means, colors, viewmats, width, height, *options)
+    fields.update(
         means=means,
         quats=quats,
         scales=scales,
@@ -149,6 +146,7 @@ def _backward(means, quats, scales, opacities, colors, viewmats, Ks, width, heig
         v_colors=out[4],
         v_viewmats=out[5],
     )
+    launch_fields("rasterization_project_bwd", means, fields)
     return out
 
 
