@@ -95,6 +95,45 @@ def test_room_given_up_has_the_next_count_asked_for():
     assert room.capacity > 100_000
 
 
+class _Event:
+    """Of a GPU that is done at once."""
+
+    def __init__(self) -> None:
+        self.records = 0
+
+    def record(self, stream: object) -> None:
+        self.records += 1
+
+    def query(self) -> bool:
+        return True
+
+
+class _OnGpu(torch.Tensor):
+    is_cuda = True
+
+
+def test_a_jump_after_many_equal_frames_is_heard_of_within_eight(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    room = pair_room.PairRoom(0)
+    room.fit(100_000)
+    room._copy, room._arrived = torch.empty(3, dtype=torch.int64), _Event()
+
+    def frames(*counts: int) -> int:
+        """How many of them were sent for."""
+        before = room._arrived.records
+        for n in counts:
+            room.listen()
+            assert not room.send(statistics(n).as_subclass(_OnGpu))
+        return room._arrived.records - before
+
+    assert frames(*[100_000] * 4) == 4
+    frames(*[100_000] * 400)
+    assert frames(*[100_000] * 80) == 10
+    frames(*[300_000] * 8)
+    room.listen()
+    assert room.n_pairs == 300_000 and room.capacity >= 390_000
+
+
 def test_kinds_of_frames_are_apart_and_bounded():
     room = pair_room.room_of(LIKE, 1, 10, 64, 48)
     room.fit(123_456)
