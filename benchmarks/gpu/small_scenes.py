@@ -15,7 +15,7 @@ from gafcore.ops import pair_room
 from tests.cases.bindings import binding_cases
 from tests.cases.images import image_cases
 from tests.cases.meshes import mesh_cases
-from tests.cases.rasterization import Scene, column, scene, scenes
+from tests.cases.rasterization import Scene, column, faint, scene, scenes
 from tests.cases.skinning import skinning_cases
 
 DEVICE = "cuda"
@@ -81,6 +81,14 @@ def columns() -> None:
         made.draw(rasterization)[0].sum().backward()
 
 
+def cut_lists() -> None:
+    """Lists that other blocks have pieces of. With six channels backward makes the states again, in the memory of its sums."""
+    for channels in (3, 6):
+        cut = faint(scene(f"cut_{channels}_channels", n=900, scale=1.0, cameras=1, width=33, height=17, channels=channels))
+        draw(cut)
+        draw(cut, grad=False)
+
+
 def without_room() -> None:
     """Frames with more pairs than they have room for, which never find out."""
     pair_room.forget()
@@ -126,7 +134,7 @@ def graph() -> None:
         replay()
 
 
-PASSES: list[Callable[[], None]] = [meshes, losses, frames, options_of_frames, columns, without_room, adam, graph]
+PASSES: list[Callable[[], None]] = [meshes, losses, frames, options_of_frames, columns, cut_lists, without_room, adam, graph]
 
 
 def main() -> None:

@@ -34,6 +34,7 @@ __device__ __forceinline__ void leave_rest(const BlendPass& p, const Pixel<C>& p
   }
 }
 
+// Four blocks on a multiprocessor; with one channel the compiler keeps more at hand, and would spill.
 template <int C>
 __global__ void __launch_bounds__(kTilePixels, C == 1 ? 3 : 4) blend_tiles(BlendPass p, bool only_checkpoints) {
   GAF_SHARED(Stage, stage);

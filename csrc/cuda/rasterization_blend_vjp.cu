@@ -265,7 +265,7 @@ __device__ __forceinline__ void write_round(const Round& r, int n, int low, cons
   if (first == 0) out.used[r.splats[i].target] = 1;
 }
 
-// Shared memory is cut so that three blocks fit on a multiprocessor with 100 KiB; for RGB registers allow four on larger ones.
+// Shared memory is cut so that up to RGB three blocks fit on a multiprocessor with 100 KiB; for RGB registers allow four on larger ones.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ / 100 == 10
 constexpr int kMostAtOnce = 3;  // with four, registers of sm_100 spill
 #else

@@ -64,7 +64,7 @@ def calm_room(n_pairs: int = 100_000) -> pair_room.PairRoom:
     room = pair_room.PairRoom(0)
     room.fit(n_pairs)
     first = asked(room, *[n_pairs] * 400)
-    assert all(first[:4]) and sum(first[-80:]) == 10  # every one, in the end every eighth
+    assert all(first[:4]) and 30 <= sum(first[-320:]) <= 50  # every one, in the end one of eight
     while room._unasked:
         asked(room, n_pairs)
     return room
@@ -84,7 +84,17 @@ def test_news_has_every_count_asked_for_again(n_pairs):
 
 def test_counts_that_swing_below_the_most_are_no_news():
     room = calm_room()
-    assert sum(asked(room, *[60_000, 100_000] * 40)) == 10
+    assert 30 <= sum(asked(room, *[60_000, 100_000] * 160)) <= 50
+
+
+@pytest.mark.parametrize("cameras", [2, 8, 12, 16, 24, 64])
+def test_no_camera_of_many_in_turn_is_always_passed_over(cameras):
+    """One of them begins to show more, whichever it is: with a fixed eighth, most of sixteen were never heard of."""
+    for loud in range(cameras):
+        room = calm_room()
+        counts = [300_000 if i == loud else 100_000 for i in range(cameras)]
+        asked(room, *counts * 60)
+        assert room.capacity >= 390_000
 
 
 def test_room_given_up_has_the_next_count_asked_for():
@@ -112,7 +122,7 @@ class _OnGpu(torch.Tensor):
     is_cuda = True
 
 
-def test_a_jump_after_many_equal_frames_is_heard_of_within_eight(monkeypatch):
+def test_a_jump_after_many_equal_frames_is_heard_of_within_fifteen(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
     room = pair_room.PairRoom(0)
     room.fit(100_000)
@@ -128,8 +138,8 @@ def test_a_jump_after_many_equal_frames_is_heard_of_within_eight(monkeypatch):
 
     assert frames(*[100_000] * 4) == 4
     frames(*[100_000] * 400)
-    assert frames(*[100_000] * 80) == 10
-    frames(*[300_000] * 8)
+    assert 30 <= frames(*[100_000] * 320) <= 50
+    frames(*[300_000] * 15)
     room.listen()
     assert room.n_pairs == 300_000 and room.capacity >= 390_000
 

@@ -3,8 +3,8 @@
 The number of pairs is known only on the device. The first frame of a kind (number of cameras and Gaussians, image size) is waited for
 once, and drawn again if it had more pairs than expected. Every later frame gets a third as much room again as was needed lately; its own
 count comes back while the GPU works on, and is looked at before a later frame. Having it sent takes the host a while, so where counts are
-no news fewer are asked for, in the end every eighth; one above all before, or near the room there is, has every frame asked again. A frame
-that has more pairs than room all the same is drawn from the sorted splats without pairs: the same image, but slowly
+no news fewer are asked for, in the end one of eight, now sooner, now later, so that none of some cameras in turn is always passed over; a
+count above all before, or near the room there is, has every frame asked again. A frame that has more pairs than room all the same is drawn from the sorted splats without pairs: the same image, but slowly
 (docs/kernels/rasterization.md). So nothing waits, and nothing is ever wrong. A room that memory has run out for is given up, so that a huge
 frame does not spoil those after it.
 
@@ -13,6 +13,7 @@ frame does not spoil those after it.
 
 from __future__ import annotations
 
+import random
 from collections import OrderedDict
 from typing import Any
 
@@ -26,8 +27,8 @@ _FIRST_GUESS = 4  # pairs a Gaussian
 _SPARE = 1.3  # room costs memory, some 50 bytes a pair with gradients, and no time
 TIGHT = 0.85  # share of the room in use from which it grows
 _NEWS = 1.02  # times the most pairs there were: a count above
-_PATIENCE = 4  # counts in a row without news, for each frame more that is not asked
-_MOST_UNASKED = 7  # frames in a row
+_PATIENCE = 4  # counts in a row without news, for each frame more that is not asked, in the mean
+_MOST_UNASKED = 7  # frames in a row, in the mean
 
 Kind = tuple[torch.device, int, int, int, int]
 
@@ -52,6 +53,7 @@ class PairRoom:
         self._most = 0  # pairs that were news, since the room last changed
         self._calm = 0  # counts in a row that were none
         self._unasked = 0  # frames to come whose count is left where it is
+        self._random = random.Random(0)
 
     def fit(self, n_pairs: int) -> bool:
         """Hear of a frame's pairs. Returns whether they were more than there was room for."""
@@ -82,7 +84,7 @@ class PairRoom:
         if self._unasked > 0:
             self._unasked -= 1
             return False
-        self._unasked = min(self._calm // _PATIENCE, _MOST_UNASKED)
+        self._unasked = self._random.randint(0, 2 * min(self._calm // _PATIENCE, _MOST_UNASKED))
         return True
 
     def listen(self) -> None:
