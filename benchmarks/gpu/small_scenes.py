@@ -84,7 +84,7 @@ def columns() -> None:
 def cut_lists() -> None:
     """Lists that other blocks have pieces of. With six channels backward makes the states again, in the memory of its sums."""
     for channels in (3, 6):
-        cut = faint(scene(f"cut_{channels}_channels", n=900, scale=1.0, cameras=1, width=33, height=17, channels=channels))
+        cut = faint(scene(f"cut_{channels}_channels", n=1400, scale=1.0, cameras=1, width=18, height=7, channels=channels))
         draw(cut)
         draw(cut, grad=False)
 

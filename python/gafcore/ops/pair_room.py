@@ -4,9 +4,9 @@ The number of pairs is known only on the device. The first frame of a kind (numb
 once, and drawn again if it had more pairs than expected. Every later frame gets a third as much room again as was needed lately; its own
 count comes back while the GPU works on, and is looked at before a later frame. Having it sent takes the host a while, so where counts are
 no news fewer are asked for, in the end one of eight, now sooner, now later, so that none of some cameras in turn is always passed over; a
-count above all before, or near the room there is, has every frame asked again. A frame that has more pairs than room all the same is drawn from the sorted splats without pairs: the same image, but slowly
-(docs/kernels/rasterization.md). So nothing waits, and nothing is ever wrong. A room that memory has run out for is given up, so that a huge
-frame does not spoil those after it.
+count above all before, or near the room there is, has every frame asked again. A frame that has more pairs than room all the same is drawn
+from the sorted splats without pairs: the same image, but slowly (docs/kernels/rasterization.md). So nothing waits, and nothing is ever
+wrong. A room that memory has run out for is given up, so that a huge frame does not spoil those after it.
 
 `gafcore.devices.workspaces` and `free_workspaces` are what users see of it.
 """
