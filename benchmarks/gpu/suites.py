@@ -1,6 +1,6 @@
 """The measured part of benchmarks/gpu.sh: `python -m benchmarks.gpu.suites ops|rasterize|scale --out FILE.json [--only NAME]`.
 
-Rows without peers, and with gsplat, fused-ssim and nvdiffrast: ops 140 and 166, rasterize 281 and 441, scale 52. A row takes
+Rows without peers, and with gsplat, fused-ssim and nvdiffrast: ops 140 and 166, rasterize 505 and 793, scale 52. A row takes
 BUDGET_S (0.12 s), a few calls more, and its capture; a suite that runs out of time leaves what it has, marked as not complete.
 """
 

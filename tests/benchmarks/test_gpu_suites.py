@@ -14,7 +14,7 @@ def all_rows(suite: str) -> list[measure.Row]:
     return [r for group in suites.SUITES[suite]() for r in suites.guarded(group)]
 
 
-@pytest.mark.parametrize(("suite", "count"), [("ops", 140), ("rasterize", 281), ("scale", 52)])
+@pytest.mark.parametrize(("suite", "count"), [("ops", 140), ("rasterize", 505), ("scale", 52)])
 def test_every_row_runs(on_cpu, suite, count):
     rows = all_rows(suite)
     assert [r for r in rows if "error" in r] == []
