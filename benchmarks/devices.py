@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.gpu.measure import events_ms
 from gafcore.devices import resolve
 
 VARIABLE = "GAFCORE_BENCH_DEVICE"  # what --device says: auto, cpu or cuda
@@ -56,16 +57,5 @@ def timed(benchmark: Any, device: str, call: Callable[..., Any], *args: Any, rou
     result = benchmark.pedantic(waited, args, **fixed) if rounds else benchmark(waited, *args)
     benchmark.extra_info["device"] = device
     if device != "cpu":
-        benchmark.extra_info["device_ms"] = device_ms(lambda: call(*args))
+        benchmark.extra_info["device_ms"] = statistics.median(events_ms(lambda: call(*args), _EVENTS))
     return result
-
-
-def device_ms(call: Callable[[], Any]) -> float:
-    """Median of single calls on the current GPU, already warm; gaps that the host leaves between launches count."""
-    events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(_EVENTS)]
-    for begin, end in events:
-        begin.record()
-        call()
-        end.record()
-    torch.cuda.synchronize()
-    return statistics.median(begin.elapsed_time(end) for begin, end in events)

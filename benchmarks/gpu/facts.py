@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import datetime
 import functools
-import importlib.metadata
+import importlib
 import importlib.util
 import os
-import platform
 import subprocess
 from pathlib import Path
 from types import ModuleType
@@ -19,9 +18,10 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.measure import copy_bandwidth, first_line
+from gafcore.cli.machine import machine, version
 
 ROOT = Path(__file__).resolve().parents[2]
-LIBRARIES = ("torch", "numpy", "triton", "safetensors", "pillow", "av", "plyfile", "scipy", "tyro", "rich", "jaxtyping", "diffusers")
+LIBRARIES = ("triton", "diffusers")
 PEERS = {"gsplat": "gsplat", "fused_ssim": "fused-ssim", "nvdiffrast": "nvdiffrast"}  # what is imported: the distribution
 
 
@@ -43,37 +43,10 @@ def _output(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def machine() -> dict[str, object]:
-    """As `gafcore bench` has it, plus the peers' versions."""
-    from gafcore.native import compiler, cuda_version, isa_name
-
-    return {
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "instruction_set": isa_name(),
-        "compiler": compiler(),
-        "cuda_compiled": cuda_version(),
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "versions": {name: version(name) for name in (*LIBRARIES, *PEERS.values())},
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+def machine_and_peers() -> dict[str, Any]:
+    """As `gafcore bench` has it, with the versions of what only these suites need, and of peers."""
+    found = machine()
+    return found | {"versions": found["versions"] | {name: version(name) for name in (*LIBRARIES, *PEERS.values())}}
 
 
 def gpu_facts() -> dict[str, object]:
@@ -134,7 +107,7 @@ def header(suite: str, *, with_peers: bool = False) -> dict[str, Any]:
     if not torch.cuda.is_available():
         raise SystemExit("benchmarks.gpu: torch sees no GPU; nothing was measured")
     date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    report: dict[str, Any] = {"suite": suite, "date": date, **commit(), "machine": machine(), "gpu": gpu_facts()}
+    report: dict[str, Any] = {"suite": suite, "date": date, **commit(), "machine": machine_and_peers(), "gpu": gpu_facts()}
     if with_peers:
         report["peers"] = peers()
     return report | {"complete": False}

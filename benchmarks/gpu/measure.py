@@ -21,6 +21,17 @@ def first_line(error: BaseException) -> str:
     return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
 
 
+def events_ms(call: Callable[[], Any], n: int) -> list[float]:
+    """Device time of n single calls, milliseconds; gaps that the host leaves between launches count."""
+    events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(n)]
+    for begin, end in events:
+        begin.record()
+        call()
+        end.record()
+    torch.cuda.synchronize()
+    return [begin.elapsed_time(end) for begin, end in events]
+
+
 def times_ms(call: Callable[[], Any], *, budget_s: float | None = None, most: int = 200) -> list[float]:
     """Device time of single calls, milliseconds, after a warm-up; as many as fit the budget, at least ten.
 
@@ -33,14 +44,7 @@ def times_ms(call: Callable[[], Any], *, budget_s: float | None = None, most: in
     start = time.perf_counter()
     call()
     torch.cuda.synchronize()
-    n = max(10, min(most, int(budget_s / max(time.perf_counter() - start, 1e-6))))
-    events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(n)]
-    for begin, end in events:
-        begin.record()
-        call()
-        end.record()
-    torch.cuda.synchronize()
-    return [begin.elapsed_time(end) for begin, end in events]
+    return events_ms(call, max(10, min(most, int(budget_s / max(time.perf_counter() - start, 1e-6)))))
 
 
 class Memory:

@@ -87,7 +87,7 @@ __device__ __forceinline__ bool blend_piece(const BlendPass& p, uint32_t i, uint
     }
   }
   if (alive) {
-    write_state(p, i, pixel);
+    write_state(state_of<C>(p, i), pixel);
     if (lane_index() == 0) p.pieces.list[i].walked[warp_index()] = walked;
   }
   const bool last = is_last(p.pieces.list[first_piece(p, i)].n_left);

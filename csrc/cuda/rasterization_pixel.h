@@ -21,14 +21,28 @@ __device__ __forceinline__ void pass_on(Pixel<C>& pixel, const Pixel<C>& behind)
   pixel.transmittance *= behind.transmittance;
 }
 
+// A pixel in memory: a plane of a tile's pixels for its transmittance, and one for each channel.
+template <int C>
+__device__ __forceinline__ void write_state(float* out, const Pixel<C>& pixel) {
+  out[0] = pixel.transmittance;
+#pragma unroll
+  for (int c = 0; c < C; ++c) out[(1 + c) * kTilePixels] = pixel.sum[c];
+}
+
+template <int C>
+__device__ __forceinline__ Pixel<C> read_state(const float* in) {
+  Pixel<C> pixel;
+  pixel.transmittance = in[0];
+#pragma unroll
+  for (int c = 0; c < C; ++c) pixel.sum[c] = in[(1 + c) * kTilePixels];
+  return pixel;
+}
+
 template <int C>
 __device__ __forceinline__ void write_checkpoint(const BlendPass& p, const TileList& list, uint32_t at, const Pixel<C>& pixel) {
   const int64_t bucket = bucket_number(list.begin, (at - list.begin) / kBucket);
   const int planes = 1 + int(p.args.n_channels < kSplatChannels ? p.args.n_channels : kSplatChannels);
-  float* out = p.pairs.checkpoints + bucket * planes * kTilePixels + threadIdx.x;
-  out[0] = pixel.transmittance;
-#pragma unroll
-  for (int c = 0; c < C; ++c) out[(1 + c) * kTilePixels] = pixel.sum[c];
+  write_state(p.pairs.checkpoints + bucket * planes * kTilePixels + threadIdx.x, pixel);
 }
 
 template <int C>
@@ -58,23 +72,6 @@ __device__ __forceinline__ uint32_t first_end(const TileList& list) {
 template <int C>
 __device__ __forceinline__ float* state_of(const BlendPass& p, uint32_t piece) {
   return p.pieces.states + (int64_t(piece) * (1 + C) * kTilePixels + threadIdx.x);
-}
-
-template <int C>
-__device__ __forceinline__ void write_state(const BlendPass& p, uint32_t piece, const Pixel<C>& pixel) {
-  float* out = state_of<C>(p, piece);
-  out[0] = pixel.transmittance;
-#pragma unroll
-  for (int c = 0; c < C; ++c) out[(1 + c) * kTilePixels] = pixel.sum[c];
-}
-
-template <int C>
-__device__ __forceinline__ Pixel<C> read_state(const float* in) {
-  Pixel<C> pixel;
-  pixel.transmittance = in[0];
-#pragma unroll
-  for (int c = 0; c < C; ++c) pixel.sum[c] = in[(1 + c) * kTilePixels];
-  return pixel;
 }
 
 // What a block keeps of a bucket in shared memory.

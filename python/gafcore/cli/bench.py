@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gafcore.cli.doctor import machine
+from gafcore.cli.machine import machine
 from gafcore.devices import DeviceName, resolve
 from gafcore.errors import GafError, InputError, MissingError
 from gafcore.files import read_json, write_json

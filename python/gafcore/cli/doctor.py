@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
-import platform
 import shutil
 import sysconfig
 from dataclasses import dataclass
@@ -13,13 +11,12 @@ from pathlib import Path
 
 import torch
 
-import gafcore
+from gafcore.cli.machine import CORE, machine, version
 from gafcore.devices import cuda_missing
 from gafcore.errors import MissingError
-from gafcore.native import compiler, cuda_architectures, cuda_version, has_cuda, isa_name
+from gafcore.native import cuda_architectures, cuda_version, has_cuda, isa_name
 from gafcore.tracking.models import find_models
 
-CORE = ("torch", "numpy", "safetensors", "pillow", "av", "plyfile", "scipy", "tyro", "rich", "jaxtyping")
 # extra: (what it is for, {distribution: import name})
 EXTRAS = {
     "track": ("gafcore track: landmarks and masks", {"mediapipe": "mediapipe", "opencv-contrib-python": "cv2"}),
@@ -41,41 +38,6 @@ EXTRAS = {
 ALL_ARCHITECTURES = "80-real;86-real;89-real;90-real;100-real;120"
 NVCC_PACKAGES = ("nvidia-cuda-nvcc", "nvidia-nvvm", "nvidia-cuda-crt", "nvidia-cuda-runtime", "nvidia-cuda-cccl")
 INSTALL = "pip install --no-cache-dir . -C cmake.define.GAF_CUDA=ON"
-
-
-def processor() -> str:
-    """The processor's name as the system tells it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
-        return names[0] if names else platform.machine()
-    except OSError:
-        return platform.processor() or platform.machine()
-
-
-def version(distribution: str) -> str | None:
-    """The installed version of a distribution, or None."""
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def machine() -> dict[str, object]:
-    """What a measurement depends on: processor, threads, versions. Benchmarks write it beside their figures."""
-    return {
-        "gafcore": gafcore.__version__,
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "instruction_set": isa_name(),
-        "compiler": compiler(),
-        "cuda_compiled": cuda_version(),
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "versions": {name: version(name) for name in CORE},
-    }
 
 
 def importable(module: str) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from gafcore.native import check, launch
-from gafcore.ops.registry import apply, define, new_like, once, ordinary
+from gafcore.ops.registry import apply, contiguous, define, new_like, once, ordinary
 
 _INPUTS = "Tensor vertices, Tensor weights, Tensor axis_angles, Tensor joints, Tensor parents"
 _forward_op = define(f"linear_blend_skinning({_INPUTS}, Tensor translations) -> (Tensor, Tensor)")
@@ -23,13 +23,9 @@ def _fields(vertices, weights, axis_angles, joints, parents):
     return dict(n_batch=vertices.shape[0], n_vertices=vertices.shape[1], n_joints=weights.shape[1], **tensors)
 
 
-def _contiguous(*tensors):
-    return tuple(x.contiguous() for x in tensors)
-
-
 @_forward_op.native
 def _forward(vertices, weights, axis_angles, joints, parents, translations):
-    inputs = _contiguous(vertices, weights, axis_angles, joints, parents)
+    inputs = contiguous(vertices, weights, axis_angles, joints, parents)
     posed, transforms = _forward_fake(vertices, weights, axis_angles, joints, parents, translations)
     fields = dict(_fields(*inputs), translations=translations.contiguous(), posed=posed, transforms=transforms)
     launch("linear_blend_skinning_fwd", vertices, **fields)
@@ -43,7 +39,7 @@ def _forward_fake(vertices, weights, axis_angles, joints, parents, translations)
 
 @_backward_op.native
 def _backward(vertices, weights, axis_angles, joints, parents, transforms, v_posed):
-    inputs = _contiguous(vertices, weights, axis_angles, joints, parents)
+    inputs = contiguous(vertices, weights, axis_angles, joints, parents)
     transforms, v_posed = transforms.contiguous(), v_posed.contiguous()
     out = _backward_fake(vertices, weights, axis_angles, joints, parents, transforms, v_posed)
     v_vertices, v_axis_angles, v_joints, v_translations = out

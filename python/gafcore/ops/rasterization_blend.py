@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gafcore.native import capturing, empty, launch_fields, scratch_bytes, uses_cuda
 from gafcore.ops import pair_room
-from gafcore.ops.registry import apply, define, once, ordinary
+from gafcore.ops.registry import apply, contiguous, define, new_empty, once, ordinary
 
 _forward_op = define(
     "rasterization_blend(Tensor splats, Tensor depths, Tensor radii, Tensor? features, Tensor? backgrounds, int width, int height, "
@@ -42,13 +42,9 @@ def _on_gpu(like: Tensor) -> bool:
     return uses_cuda(like) and like.dtype == torch.float32
 
 
-def _contiguous(*tensors: Tensor | None) -> list[Tensor | None]:
-    return [None if x is None else x.contiguous() for x in tensors]
-
-
 @_forward_op.native
 def _forward(splats, depths, radii, features, backgrounds, width, height, n_channels, keep):
-    inputs = (*_contiguous(splats, depths, radii, features, backgrounds), width, height, n_channels)
+    inputs = (*contiguous(splats, depths, radii, features, backgrounds), width, height, n_channels)
     fields = _fields(*inputs)
     try:
         render, alphas = (empty(depths.shape[0], height, width, n, like=splats) for n in (n_channels, 1))
@@ -147,8 +143,8 @@ def _forward_fake(splats, depths, radii, features, backgrounds, width, height, n
 
 @_backward_op.native
 def _backward(splats, depths, radii, features, backgrounds, width, height, n_channels, render, alphas, kept, v_render, v_alphas, *flags):
-    inputs = (*_contiguous(splats, depths, radii, features, backgrounds), width, height, n_channels)
-    render, alphas, v_render, v_alphas = _contiguous(render, alphas, v_render, v_alphas)
+    inputs = (*contiguous(splats, depths, radii, features, backgrounds), width, height, n_channels)
+    render, alphas, v_render, v_alphas = contiguous(render, alphas, v_render, v_alphas)
     absgrad, needs_backgrounds, atomic = flags
     fields, capacity = _fields(*inputs), kept.shape[0] * pair_room.STEP
     on_gpu = _on_gpu(splats)
@@ -178,10 +174,6 @@ def _backward(splats, depths, radii, features, backgrounds, width, height, n_cha
     return out
 
 
-def _new_empty(*shape: int, like: Tensor) -> Tensor:
-    return like.new_empty(*shape)
-
-
 def _gradients(splats, depths, features, backgrounds, absgrad, needs_backgrounds, new):
     shapes = (
         splats.shape,
@@ -196,7 +188,7 @@ def _gradients(splats, depths, features, backgrounds, absgrad, needs_backgrounds
 @_backward_op.fake
 def _backward_fake(splats, depths, radii, features, backgrounds, *rest):  # noqa: ARG001
     absgrad, needs_backgrounds, _ = rest[-3:]
-    return _gradients(splats, depths, features, backgrounds, absgrad, needs_backgrounds, _new_empty)
+    return _gradients(splats, depths, features, backgrounds, absgrad, needs_backgrounds, new_empty)
 
 
 class _Blend(torch.autograd.Function):

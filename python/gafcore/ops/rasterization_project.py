@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gafcore.native import empty, empty_like, launch_fields
-from gafcore.ops.registry import apply, define, new_like, once, ordinary
+from gafcore.ops.registry import apply, contiguous, define, new_empty, new_like, once, ordinary
 
 GROUP = 16  # rows of `splats` are padded to this many a camera
 SPLAT_CHANNELS = 4  # channels that travel in a splat
@@ -60,13 +60,9 @@ def _fields(
     )
 
 
-def _contiguous(*tensors: Tensor | None) -> list[Tensor | None]:
-    return [None if x is None else x.contiguous() for x in tensors]
-
-
 @_forward_op.native
 def _forward(means, quats, scales, opacities, colors, viewmats, Ks, width, height, *options):
-    means, quats, scales, opacities, colors, viewmats, Ks = _contiguous(means, quats, scales, opacities, colors, viewmats, Ks)
+    means, quats, scales, opacities, colors, viewmats, Ks = contiguous(means, quats, scales, opacities, colors, viewmats, Ks)
     try:
         out = _outputs(means, viewmats, empty)
     except torch.OutOfMemoryError as error:
@@ -95,10 +91,6 @@ def _forward(means, quats, scales, opacities, colors, viewmats, Ks, width, heigh
     return out
 
 
-def _new_empty(*shape: int, like: Tensor) -> Tensor:
-    return like.new_empty(*shape)
-
-
 def _outputs(means: Tensor, viewmats: Tensor, new: Callable[..., Tensor]) -> tuple[Tensor, ...]:
     c, n = viewmats.shape[0], means.shape[-2]
     rows = c * ((n + GROUP - 1) // GROUP) * GROUP
@@ -115,14 +107,14 @@ def _outputs(means: Tensor, viewmats: Tensor, new: Callable[..., Tensor]) -> tup
 
 @_forward_op.fake
 def _forward_fake(means, quats, scales, opacities, colors, viewmats, *_):  # noqa: ARG001
-    return _outputs(means, viewmats, _new_empty)
+    return _outputs(means, viewmats, new_empty)
 
 
 @_backward_op.native
 def _backward(means, quats, scales, opacities, colors, viewmats, Ks, width, height, *rest):
     *options, radii, v_splats, v_means2d, v_depths, needs_colors, needs_viewmats = rest
-    means, quats, scales, opacities, colors, viewmats, Ks = _contiguous(means, quats, scales, opacities, colors, viewmats, Ks)
-    v_splats, v_means2d, v_depths = _contiguous(v_splats, v_means2d, v_depths)
+    means, quats, scales, opacities, colors, viewmats, Ks = contiguous(means, quats, scales, opacities, colors, viewmats, Ks)
+    v_splats, v_means2d, v_depths = contiguous(v_splats, v_means2d, v_depths)
     out = _gradients(means, quats, scales, opacities, colors, viewmats, needs_colors, needs_viewmats, empty_like)
     if viewmats.shape[0] == 0:  # the kernel writes a Gaussian's sum with its last camera
         return tuple(None if x is None else x.zero_() for x in out)

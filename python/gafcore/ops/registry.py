@@ -63,6 +63,16 @@ def new_like(x: Tensor) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
+def new_empty(*shape: int, like: Tensor) -> Tensor:
+    """For the shapes of `fake`, where an implementation calls `native.empty`."""
+    return like.new_empty(*shape)
+
+
+def contiguous(*tensors: Tensor | None) -> list[Tensor | None]:
+    """As kernels read them; None stays None."""
+    return [None if x is None else x.contiguous() for x in tensors]
+
+
 class Op:
     """A registered op; calling it dispatches on the device of its tensors."""
 
